@@ -1,0 +1,26 @@
+//! Labels, annotations, finalizers and derived object names: the one place where they are spelled.
+
+/// API group of both kinds.
+pub const GROUP: &str = "serin.dev";
+/// Field manager of every write, and user agent of every request.
+pub const MANAGER: &str = "serin";
+/// On a Deployment: the Rollout that governs it. The latch policy selects on it.
+pub const ROLLOUT_LABEL: &str = "serin.dev/rollout";
+/// On a Deployment: the run that holds it; while it is there only Serin may unpause. On a run's own objects: the run.
+pub const RUN_LABEL: &str = "serin.dev/run";
+/// On a Deployment, written by the latch policy: the pause is the latch's, not a person's.
+pub const LATCHED_ANNOTATION: &str = "serin.dev/latched";
+/// On a Service that selects the workload's pods: `"false"` leaves it unpinned (say, for metrics collection).
+pub const PIN_ANNOTATION: &str = "serin.dev/pin";
+/// Keeps a run until its traffic is back, and a Rollout until its runs are.
+pub const FINALIZER: &str = "serin.dev/traffic";
+/// The label by which Kubernetes tells the ReplicaSets of a Deployment apart.
+pub const HASH_LABEL: &str = "pod-template-hash";
+/// Kubernetes' revision of a Deployment's ReplicaSet.
+pub const REVISION_ANNOTATION: &str = "deployment.kubernetes.io/revision";
+
+/// The Service of the canary arm. Kubernetes limits Service names to 63 characters.
+pub fn canary_service(service: &str) -> String {
+    let kept: String = service.chars().take(63 - "-canary".len()).collect();
+    format!("{kept}-canary")
+}

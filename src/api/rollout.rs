@@ -1,0 +1,368 @@
+//! `Rollout`: the policy by which a workload's new versions are released.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    run::{Phase, SloStatus, Weight},
+    values::{Millis, Percent},
+};
+
+/// How new versions of a workload are released: which objects carry its traffic, which SLOs a new version is judged
+/// by, and in which steps its share of the traffic grows.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "serin.dev",
+    version = "v1alpha1",
+    kind = "Rollout",
+    doc = "How new versions of a workload are released. Keep deploying as before; `kubectl get rollouts` tells how a release goes.",
+    namespaced,
+    status = "RolloutStatus",
+    derive = "PartialEq",
+    shortname = "sro",
+    category = "serin",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "What is going on"),
+    printcolumn(name = "Step", type_ = "string", json_path = ".status.step", description = "Step of the run, of all steps"),
+    printcolumn(name = "Weight", type_ = "integer", json_path = ".status.weight.set", description = "Percent of requests routed to the canary"),
+    printcolumn(name = "Seen", type_ = "number", json_path = ".status.weight.seen", description = "Percent of requests the canary got, as counted"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", description = "Why it is so"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Run", type_ = "string", json_path = ".status.run", priority = 1),
+    printcolumn(name = "Stable", type_ = "string", json_path = ".status.stable.hash", priority = 1),
+    printcolumn(name = "Images", type_ = "string", json_path = ".status.stable.images", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.routes) && size(self.routes) > 0 || self.steps.all(s, !has(s.weight) || s.weight <= 50)")
+        .message("without routes the weight is a share of pods, at most 50: name a route, or lower the weights"),
+    validation = Rule::new("!self.slos.exists(s, has(s.errors)) || has(self.telemetry.requests)")
+        .message("an SLO on errors needs telemetry.requests: the counter of requests and which of its labels mark an error"),
+    validation = Rule::new("!self.slos.exists(s, has(s.latency)) || has(self.telemetry.latency)")
+        .message("an SLO on latency needs telemetry.latency: the histogram of request durations"),
+    validation = Rule::new("self.workloadRef == oldSelf.workloadRef && self.service == oldSelf.service")
+        .message("workloadRef and service can't be changed: delete this Rollout and make another")
+)]
+pub struct RolloutSpec {
+    /// The workload whose versions are released: a Deployment of this namespace. It stays yours.
+    pub workload_ref: WorkloadRef,
+    /// The Service that callers use (the apex). It selects the workload's pods.
+    #[schemars(length(min = 1, max = 63))]
+    pub service: String,
+    /// The routes that carry callers to the Service; their weights are shifted. Left out: the canary's share of traffic
+    /// is its share of pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub routes: Vec<RouteRef>,
+    /// Where request counts come from.
+    pub telemetry: Telemetry,
+    /// What a new version is judged by, against the version it replaces and against the objective.
+    #[schemars(length(min = 1, max = 10))]
+    #[x_kube(validation = Rule::new("self.all(s, self.exists_one(t, t.name == s.name))").message("each SLO needs a name of its own: two of them are called the same"))]
+    pub slos: Vec<SloSpec>,
+    /// The declared confidence of a rollback: at 99% at most 1 healthy release in 100 is rolled back by chance.
+    #[serde(default = "default_confidence")]
+    #[x_kube(validation = Rule::new("!self.matches('^[0-9]{1,3}([.][0-9]{1,4})?%$') || (double(self.replace('%', '')) >= 50.0 && double(self.replace('%', '')) < 100.0)")
+        .message("must be at least 50% and below 100%: to be certain would need endless data"))]
+    pub confidence: Percent,
+    /// The way to promotion, in order. Each step sets a weight and bakes, or asks a person.
+    #[schemars(length(min = 1, max = 50))]
+    #[x_kube(validation = Rule::new("self.exists(s, has(s.weight))").message("at least one step must set a weight"))]
+    #[x_kube(validation = Rule::new("self.filter(s, has(s.weight)).map(s, s.weight).isSorted()").message("weights must not go down from step to step: Serin takes traffic back by itself"))]
+    pub steps: Vec<StepSpec>,
+    /// Bounds on time and harm.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How many finished runs are kept as the record.
+    #[serde(default = "default_history")]
+    #[schemars(range(min = 1, max = 100))]
+    pub history_limit: u32,
+}
+
+fn default_confidence() -> Percent {
+    Percent(99.0)
+}
+fn default_history() -> u32 {
+    10
+}
+
+/// A workload of the Rollout's namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadRef {
+    /// Deployment.
+    #[x_kube(validation = Rule::new("self == 'Deployment'").message("only Deployment is supported"))]
+    #[schemars(length(max = 63))]
+    pub kind: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// A route of the Rollout's namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct RouteRef {
+    /// HTTPRoute (gateway.networking.k8s.io).
+    #[x_kube(validation = Rule::new("self == 'HTTPRoute'").message("only HTTPRoute is supported"))]
+    #[schemars(length(max = 63))]
+    pub kind: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Where request counts come from.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Telemetry {
+    /// Read the pods' own metrics, straight from the pods.
+    pub scrape: Scrape,
+    /// The counter of requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<RequestsRef>,
+    /// The histogram of request durations, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<HistogramRef>,
+}
+
+/// Prometheus text over HTTP from each pod.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Scrape {
+    /// Name or number of the container port.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?)$')").message("must be the name of a container port, or its number in quotes"))]
+    pub port: String,
+    /// Path of the metrics page.
+    #[serde(default = "default_path")]
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = Rule::new("self.startsWith('/')").message("must start with /"))]
+    pub path: String,
+    /// Time between two readings, 250ms to 1m. The decision is never faster.
+    #[serde(default = "default_interval")]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,6}(ms|s|m|h|d)){1,5}$') || self.contains('d') || (duration(self) >= duration('250ms') && duration(self) <= duration('1m'))").message("must be between 250ms and 1m"))]
+    pub interval: Millis,
+}
+
+fn default_path() -> String {
+    "/metrics".into()
+}
+fn default_interval() -> Millis {
+    Millis(1000)
+}
+
+/// A counter of requests, and which of its labels mark an error.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct RequestsRef {
+    /// Name of the counter, for example http_requests_total.
+    #[schemars(length(min = 1, max = 200))]
+    pub counter: String,
+    /// A request is an error if every label here matches its regular expression (anchored), for example {code: "5.."}.
+    #[schemars(length(min = 1, max = 10))]
+    #[x_kube(validation = Rule::new("self.all(k, size(self[k]) <= 512 && (''.matches('^(?:' + self[k] + ')$') || true == !''.matches('^(?:' + self[k] + ')$')))").message("each value must be a regular expression (RE2) of at most 512 characters"))]
+    pub errors: BTreeMap<String, String>,
+    /// Count only series whose labels match these regular expressions (anchored): leaves out probes and scrapes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(validation = Rule::new("self.all(k, size(self[k]) <= 512 && (''.matches('^(?:' + self[k] + ')$') || true == !''.matches('^(?:' + self[k] + ')$')))").message("each value must be a regular expression (RE2) of at most 512 characters"))]
+    pub only: BTreeMap<String, String>,
+}
+
+/// A histogram of request durations in seconds.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct HistogramRef {
+    /// Name of the histogram without _bucket, for example http_request_duration_seconds.
+    #[schemars(length(min = 1, max = 200))]
+    pub histogram: String,
+    /// Count only series whose labels match these regular expressions (anchored).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(validation = Rule::new("self.all(k, size(self[k]) <= 512 && (''.matches('^(?:' + self[k] + ')$') || true == !''.matches('^(?:' + self[k] + ')$')))").message("each value must be a regular expression (RE2) of at most 512 characters"))]
+    pub only: BTreeMap<String, String>,
+}
+
+/// One service level objective: on errors or on latency.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(validation = Rule::new("has(self.errors) != has(self.latency)").message("an SLO is on errors or on latency: give exactly one of the two"))]
+pub struct SloSpec {
+    /// Its name in status, events and metrics.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Share of requests that succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<ErrorsSlo>,
+    /// Share of requests that are fast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencySlo>,
+}
+
+/// Share of requests that succeed.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct ErrorsSlo {
+    /// At least this share of requests is no error.
+    #[x_kube(validation = Rule::new("!self.matches('^[0-9]{1,3}([.][0-9]{1,4})?%$') || (double(self.replace('%', '')) >= 50.0 && double(self.replace('%', '')) < 100.0)").message("must be at least 50% and below 100%, such as 99.9%"))]
+    pub objective: Percent,
+    /// How much worse than stable is still the same.
+    #[serde(default)]
+    pub tolerance: Tolerance,
+}
+
+/// Share of requests that are answered within a threshold.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct LatencySlo {
+    /// A request slower than this is bad. Must be a bucket bound of the histogram.
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,6}(ms|s|m|h|d)){1,5}$') || self.contains('d') || duration(self) > duration('0s')").message("must be longer than 0"))]
+    pub threshold: Millis,
+    /// At least this share of requests is faster than the threshold.
+    #[x_kube(validation = Rule::new("!self.matches('^[0-9]{1,3}([.][0-9]{1,4})?%$') || (double(self.replace('%', '')) >= 50.0 && double(self.replace('%', '')) < 100.0)").message("must be at least 50% and below 100%, such as 99%"))]
+    pub objective: Percent,
+    /// How much worse than stable is still the same.
+    #[serde(default)]
+    pub tolerance: Tolerance,
+}
+
+/// The canary is worse only if its bad share is above relative * stable's + absolute.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+pub struct Tolerance {
+    /// Factor on stable's bad share, 1 to 10.
+    #[serde(default = "default_relative")]
+    #[schemars(range(min = 1.0, max = 10.0))]
+    pub relative: f64,
+    /// Added to it.
+    #[serde(default = "default_absolute")]
+    pub absolute: Percent,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { relative: default_relative(), absolute: default_absolute() }
+    }
+}
+
+fn default_relative() -> f64 {
+    1.5
+}
+fn default_absolute() -> Percent {
+    Percent(0.1)
+}
+
+/// One step: a weight to bake at, or a person's approval.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[x_kube(validation = Rule::new("has(self.weight) != has(self.approval)").message("a step sets a weight or asks for approval: give exactly one of the two"))]
+#[x_kube(validation = Rule::new("!has(self.bake) || has(self.weight)").message("bake goes with a weight"))]
+pub struct StepSpec {
+    /// Percent of requests the canary gets, 1 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub weight: Option<u32>,
+    /// At least this long at this weight. It takes longer while there are too few requests to have seen a regression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake: Option<Millis>,
+    /// Waits until a person approves: kubectl serin approve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+}
+
+/// Asks a person.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+pub struct Approval {}
+
+/// Bounds on time and harm.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// Canary pods that are not ready after this long roll the release back.
+    pub ready_within: Millis,
+    /// A step that takes longer than this is said out loud and holds. Time spent waiting for people does not count.
+    pub step_timeout: Millis,
+    /// Leaves the latency of a fresh pod out for this long after its first request.
+    pub warmup: Millis,
+    /// Rolls back when about this many requests failed in excess of stable's share, whatever the statistics say.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub failed_requests: u64,
+    /// Rolls back when canary containers restarted this often (and stable's did not).
+    #[schemars(range(min = 1, max = 100))]
+    pub restarts: u32,
+    /// Keeps the pods of a refused version for debugging, without traffic.
+    pub keep_canary_for: Millis,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ready_within: Millis::seconds(600),
+            step_timeout: Millis::seconds(1800),
+            warmup: Millis::seconds(10),
+            failed_requests: 500,
+            restarts: 3,
+            keep_canary_for: Millis(0),
+        }
+    }
+}
+
+/// What is, as last observed. `Ready` is true when the version that was deployed last is the one that serves.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RolloutStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What is going on: Idle, a phase of the run, or Refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// Step of the run, of all steps: 2/4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Weight of the canary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Weight>,
+    /// Why it is so, in one sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The run under way, or the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// How the last run ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_run_phase: Option<Phase>,
+    /// The version that serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stable: Option<StableVersion>,
+    /// Verdicts of the run under way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub slos: Vec<SloStatus>,
+    /// Ready, Reconciling, Stalled (kstatus).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The version that serves.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+pub struct StableVersion {
+    /// Its pod-template-hash.
+    pub hash: String,
+    /// Its images, comma separated.
+    pub images: String,
+}
+
+/// A condition as Kubernetes has them.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Ready, Reconciling or Stalled.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// True, False or Unknown.
+    pub status: String,
+    /// One word.
+    pub reason: String,
+    /// One sentence, with the way to mend it where there is something to mend.
+    pub message: String,
+    /// Since when the status is so.
+    pub last_transition_time: meta::Time,
+    /// Generation of the spec that this speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}

@@ -1,0 +1,330 @@
+//! `RolloutRun`: one release going through a policy, and its record afterwards.
+
+use std::{collections::BTreeMap, fmt};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::rollout::RolloutSpec;
+
+/// One release: from the version that served to the new one. Created by Serin; people pause, abort, approve and retry it.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "serin.dev",
+    version = "v1alpha1",
+    kind = "RolloutRun",
+    doc = "One release going through a Rollout, and its record afterwards.",
+    namespaced,
+    status = "RolloutRunStatus",
+    derive = "PartialEq",
+    shortname = "sror",
+    category = "serin",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Step", type_ = "integer", json_path = ".status.step", description = "Step under way, counted from 1"),
+    printcolumn(name = "Weight", type_ = "integer", json_path = ".status.weight.set"),
+    printcolumn(name = "Seen", type_ = "number", json_path = ".status.weight.seen"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "From", type_ = "string", json_path = ".spec.from.hash", priority = 1),
+    printcolumn(name = "To", type_ = "string", json_path = ".spec.to.hash", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.rolloutRef == oldSelf.rolloutRef && self.from == oldSelf.from && self.to == oldSelf.to && self.policy == oldSelf.policy")
+    .message("a run keeps its versions and the policy it started by: only paused, abort, approved and retry are for people"))]
+pub struct RolloutRunSpec {
+    /// The Rollout it belongs to.
+    pub rollout_ref: RolloutRef,
+    /// The version that serves.
+    pub from: Version,
+    /// The version that is released.
+    pub to: Version,
+    /// The policy as it stood when the run began.
+    pub policy: RolloutSpec,
+    /// Holds the run at its weight. A bad verdict or an abort still take the traffic back.
+    #[serde(default)]
+    pub paused: bool,
+    /// Takes the traffic back and ends the run.
+    #[serde(default)]
+    pub abort: bool,
+    /// The number of the step (counted from 1) up to which approvals are given.
+    #[serde(default)]
+    #[schemars(range(max = 50))]
+    pub approved: u32,
+    /// On a run that was rolled back: try the same version again, in a new run.
+    #[serde(default)]
+    pub retry: bool,
+}
+
+/// A Rollout of the same namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct RolloutRef {
+    /// Its name.
+    pub name: String,
+}
+
+/// A version of the workload.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Version {
+    /// The pod-template-hash of its pods.
+    pub hash: String,
+    /// Digest of its pod template, by which the version is known again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub template: String,
+    /// Kubernetes' revision number, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Container name to image.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
+}
+
+/// Where a run is.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// The canary's objects are being made; it has no traffic yet.
+    #[default]
+    Preparing,
+    /// Its share of the traffic grows by the steps.
+    Shifting,
+    /// All steps are done; the Deployment takes the new version over.
+    Promoting,
+    /// The traffic goes back to stable and the canary away.
+    RollingBack,
+    /// The new version serves.
+    Succeeded,
+    /// The new version was refused or aborted; the old one serves.
+    RolledBack,
+    /// A newer version came in between.
+    Superseded,
+    /// The old version was asked for again, or the Rollout was deleted.
+    Cancelled,
+}
+
+impl Phase {
+    /// Nothing more happens in this run.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::RolledBack | Self::Superseded | Self::Cancelled)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What a run that rolls back ends as.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Refused, or aborted.
+    RolledBack,
+    /// A newer version came.
+    Superseded,
+    /// The old version was asked for again.
+    Cancelled,
+}
+
+impl From<Outcome> for Phase {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::RolledBack => Self::RolledBack,
+            Outcome::Superseded => Self::Superseded,
+            Outcome::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// Where a promotion or a rollback is. They go in this order.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Promotion: the canary grows to the Deployment's size.
+    Grow,
+    /// Promotion: the route gives the canary everything.
+    Switch,
+    /// Promotion: the apex Service selects the canary, so that direct callers follow.
+    Repin,
+    /// Promotion: the route goes back to the apex, which is the canary now.
+    Return,
+    /// Promotion: the old version finishes its requests.
+    Quiet,
+    /// Promotion: the canary's reference leaves the route.
+    Unroute,
+    /// Promotion: the Deployment takes the canary's ReplicaSet as its own. From here there is no way back.
+    HandOver,
+    /// Promotion: the Deployment settles on the new version.
+    Converge,
+    /// Rollback: all traffic goes to stable.
+    Divert,
+    /// Rollback: the canary finishes its requests.
+    Drain,
+    /// Rollback: the canary's pods go away.
+    ScaleAway,
+    /// Rollback: the canary's reference leaves the route.
+    Withdraw,
+    /// Both: pins, labels and the canary's Service are taken away.
+    Tidy,
+}
+
+/// Percent of requests that go to the canary.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Default)]
+pub struct Weight {
+    /// Asked for by the engine.
+    pub wanted: u32,
+    /// In the route that its gateway accepted (without a route: the canary's share of ready pods).
+    pub set: u32,
+    /// Measured from request counts of the last seconds. Absent without requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<f64>,
+}
+
+/// Why a run does not go on at once.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitingReason {
+    /// The step's time is not over.
+    Bake,
+    /// A person must approve.
+    Approval,
+    /// A person paused the run.
+    Paused,
+    /// Canary pods are not ready yet.
+    Capacity,
+    /// The gateway has not accepted the route yet.
+    Route,
+    /// No counts, so no verdict.
+    NoData,
+    /// Too few requests to have seen a regression.
+    FewRequests,
+    /// Both versions are bad: not the new one's fault.
+    SharedFault,
+    /// Somebody else keeps changing the route or the Service.
+    RouteContested,
+    /// Something in the objects must be mended first.
+    Blocked,
+    /// The step takes longer than limits.stepTimeout.
+    StepTimeout,
+    /// Requests under way are finishing.
+    Drain,
+    /// Kubernetes is at work on the Deployment.
+    Workload,
+    /// Kept for debugging by limits.keepCanaryFor.
+    KeptForDebugging,
+}
+
+/// What the run waits for.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+pub struct Waiting {
+    /// One word.
+    pub reason: WaitingReason,
+    /// One sentence.
+    pub message: String,
+    /// Since when.
+    pub since: meta::Time,
+}
+
+/// Requests of one arm since the run began.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ArmRequests {
+    /// All requests.
+    pub requests: u64,
+    /// Bad ones: errors, or slower than the threshold.
+    pub bad: u64,
+}
+
+/// The verdict on one SLO.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+pub struct SloStatus {
+    /// Name of the SLO.
+    pub name: String,
+    /// Good, Bad, Undecided or NoData.
+    pub verdict: String,
+    /// Natural logarithm of the evidence that the canary is worse.
+    pub evidence: f64,
+    /// At this much evidence the verdict is Bad.
+    pub threshold: f64,
+    /// The canary's requests.
+    pub canary: ArmRequests,
+    /// Stable's requests.
+    pub stable: ArmRequests,
+}
+
+/// One decision of the run, for the question "why did it do that?".
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+pub struct Decided {
+    /// When.
+    pub time: meta::Time,
+    /// What was done.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+/// What is. Everything that a decision needs to go on after a crash is in here or in the objects themselves.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RolloutRunStatus {
+    /// Where the run is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// What it ends as, once it rolls back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// One word for why it rolls back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The run in one sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The step under way, counted from 1; 0 before the first.
+    pub step: u32,
+    /// When the step's weight was reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_since: Option<meta::Time>,
+    /// Seconds of the step that were spent waiting for people; they don't count for stepTimeout.
+    pub step_excused: f64,
+    /// Where the promotion or the rollback is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
+    /// When that began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage_since: Option<meta::Time>,
+    /// Weight of the canary.
+    pub weight: Weight,
+    /// The highest weight that was reached and confirmed; a route that shows another was changed by somebody else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<u32>,
+    /// The pin that was set and confirmed: the pod-template-hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<String>,
+    /// When somebody else changed route or pin, in the last minutes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub contested: Vec<meta::Time>,
+    /// Weights of the route's own references before the run, as JSON: to be put back.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub original_weights: BTreeMap<String, String>,
+    /// What it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// Verdicts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub slos: Vec<SloStatus>,
+    /// The last 20 decisions, newest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub decisions: Vec<Decided>,
+    /// Restarts of each arm's containers when the run began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stable_restarts: Option<u32>,
+    /// When the run began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<meta::Time>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<meta::Time>,
+    /// The evidence so far, saved at a slow rhythm, so that another controller goes on from it. Opaque.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<String>,
+}

@@ -1,0 +1,2 @@
+//! Serin: a canary deployment controller for Kubernetes.
+pub mod api;
