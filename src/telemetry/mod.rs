@@ -1,0 +1,23 @@
+//! Where counts come from: the pods' own `/metrics`, read straight from them.
+//!
+//! `scrape` fetches (IO), `exposition` reads the text, `query` picks the counts that a policy asks for, `deltas` turns
+//! the counters of many pods into what each arm did since the last tick. All but `scrape` are pure: no IO, no clock.
+//!
+//! ```text
+//! scrape -> exposition -> query -> PodCounts -> deltas -> TickCounts -> evidence
+//! ```
+
+pub mod deltas;
+pub mod exposition;
+pub mod query;
+pub mod scrape;
+
+pub use deltas::{Arm, ArmCounts, DeltaSettings, Deltas, PodScrape, TickCounts};
+pub use exposition::{Exposition, ExpositionError, Limits, parse};
+pub use query::{
+    CounterQuery, Gap, LatencyCount, LatencyQuery, Matcher, MatcherError, PodCounts, Query,
+    QueryError, read, shared_gaps,
+};
+pub use scrape::{
+    MAX_PODS_PER_ARM, ScrapeError, ScrapeSettings, Scraper, ScraperError, Target, pick,
+};
