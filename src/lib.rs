@@ -1,2 +1,7 @@
 //! Serin: a canary deployment controller for Kubernetes.
 pub mod api;
+pub mod engine;
+pub mod evidence;
+pub mod telemetry;
+pub mod traffic;
+pub mod workload;

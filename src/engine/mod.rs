@@ -1,0 +1,121 @@
+//! Decides what to do next. Pure: no IO, no clock, no randomness; everything comes in as an argument.
+//!
+//! [`decide`] moves one run, [`govern`] looks after a workload between runs. Both turn what is ([`Snapshot`],
+//! [`Governed`]) and what was written down (the status) into idempotent "make it so" [`Action`]s and the next status.
+
+mod govern;
+pub mod reasons;
+mod run;
+mod snapshot;
+mod weight;
+
+pub use govern::{Governance, Governed, LastRun, Latch, govern};
+pub use run::decide;
+pub use snapshot::{Arm, ArmOwner, Pinned, RouteView, Snapshot, Traffic, Trouble, WorkloadView};
+pub use weight::canary_replicas;
+
+use crate::api::RolloutRunStatus;
+
+/// One "make it so". Doing it twice does no harm.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Label the Deployment with its Rollout.
+    LabelWorkload,
+    /// Take Serin's labels off the Deployment.
+    UnlabelWorkload,
+    /// Label the Deployment with the run: from now on only Serin may unpause it.
+    HoldWorkload,
+    /// Take the run's label off the Deployment.
+    ReleaseWorkload,
+    /// Pause the Deployment (where there is no latch policy).
+    PauseWorkload,
+    /// Unpause the Deployment, if its template is still that of the ReplicaSet with this hash.
+    UnpauseWorkload {
+        /// pod-template-hash of the ReplicaSet that serves.
+        serving: String,
+    },
+    /// Let the Service select one arm only.
+    Pin {
+        /// Name of the Service.
+        service: String,
+        /// pod-template-hash.
+        hash: String,
+    },
+    /// Let the Service select what its owner wrote.
+    Unpin {
+        /// Name of the Service.
+        service: String,
+    },
+    /// Have the canary's Service.
+    EnsureCanaryService,
+    /// Delete the canary's Service.
+    DeleteCanaryService,
+    /// Have the canary's ReplicaSet, with this many pods.
+    EnsureCanary {
+        /// Pods.
+        replicas: i32,
+    },
+    /// Take the canary's pods away, then its ReplicaSet (a borrowed one is kept at 0).
+    RemoveCanary,
+    /// Give a borrowed ReplicaSet back to the Deployment.
+    ReturnBorrowed,
+    /// Give the canary this percent of requests in every rule of the routes that names the apex.
+    SetWeight {
+        /// Percent.
+        weight: u32,
+    },
+    /// Take the canary's reference out of the routes and put the weights back.
+    ClearRoutes,
+    /// Let the Deployment take the canary's ReplicaSet as its own.
+    HandOver,
+    /// Scale the old ReplicaSet of the Deployment to 0.
+    ScaleDownOld,
+    /// Tell `kubectl rollout status` that the new version was refused.
+    ReportFailure {
+        /// Why.
+        message: String,
+    },
+    /// Take such a report back.
+    ClearFailure,
+    /// Create a run for the Deployment's template.
+    StartRun,
+    /// Delete this finished run from the record.
+    ForgetRun {
+        /// Its name.
+        run: String,
+    },
+    /// Keep the object until Serin is done with it.
+    AddFinalizer,
+    /// Let the object go.
+    RemoveFinalizer,
+}
+
+impl Action {
+    /// Takes traffic away from the canary: done even when the status could not be written.
+    pub fn is_retreat(&self) -> bool {
+        matches!(self, Self::SetWeight { weight: 0 })
+    }
+}
+
+/// Something to tell people: becomes an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// A Warning event; else Normal.
+    pub warning: bool,
+    /// One word, from [`reasons`].
+    pub reason: &'static str,
+    /// One or two sentences.
+    pub message: String,
+}
+
+/// What a run does next.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub struct Decision {
+    /// The status to write down first.
+    pub status: RolloutRunStatus,
+    /// To be done in order, stopping at the first failure.
+    pub actions: Vec<Action>,
+    /// To be told.
+    pub notes: Vec<Note>,
+}

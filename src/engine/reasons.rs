@@ -1,0 +1,86 @@
+//! One word for each thing that Serin says in events, conditions and run statuses.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => { $($(#[$doc])* pub const $name: &str = $text;)* };
+}
+
+reasons! {
+    /// A run began.
+    RELEASE_STARTED = "ReleaseStarted";
+    /// A step began.
+    STEP_STARTED = "StepStarted";
+    /// The weight was reached.
+    WEIGHT_SET = "WeightSet";
+    /// All steps are done.
+    PROMOTING = "Promoting";
+    /// The ReplicaSet went over to the Deployment.
+    HANDED_OVER = "HandedOver";
+    /// The new version serves.
+    PROMOTED = "Promoted";
+    /// The traffic goes back.
+    ROLLING_BACK = "RollingBack";
+    /// The new version was refused.
+    ROLLED_BACK = "RolledBack";
+    /// A newer version came.
+    SUPERSEDED = "Superseded";
+    /// The old version was asked for again.
+    CANCELLED = "Cancelled";
+    /// An SLO's verdict is Bad.
+    SLO_VIOLATED = "SloViolated";
+    /// A person aborted.
+    ABORTED = "Aborted";
+    /// Canary pods did not become ready in time.
+    NEVER_READY = "NeverReady";
+    /// Canary containers keep restarting.
+    CRASHING = "Crashing";
+    /// The canary gets traffic and answers nothing.
+    SILENT_ARM = "SilentArm";
+    /// More requests failed than limits.failedRequests allows.
+    FAILED_REQUESTS = "FailedRequests";
+    /// All canary pods were lost in the middle of the promotion.
+    CANARY_LOST = "CanaryLost";
+    /// The Rollout was deleted.
+    ROLLOUT_DELETED = "RolloutDeleted";
+    /// Somebody else changed route or pin; it was put back.
+    REPAIRED = "Repaired";
+    /// Somebody else keeps doing so.
+    ROUTE_CONTESTED = "RouteContested";
+    /// The run waits.
+    HOLDING = "Holding";
+    /// It goes on.
+    RESUMED = "Resumed";
+    /// The step takes too long.
+    STEP_TIMEOUT = "StepTimeout";
+    /// The version that was deployed last serves.
+    SERVING = "Serving";
+    /// A run is under way.
+    RUN_UNDER_WAY = "RunUnderWay";
+    /// The Deployment is at work on its own.
+    WORKLOAD_SETTLING = "WorkloadSettling";
+    /// The Deployment was changed without being held.
+    NOT_LATCHED = "NotLatched";
+    /// The policy can't be run.
+    INVALID_POLICY = "InvalidPolicy";
+    /// No such Deployment.
+    WORKLOAD_MISSING = "WorkloadMissing";
+    /// Another Rollout governs it.
+    WORKLOAD_TAKEN = "WorkloadTaken";
+    /// revisionHistoryLimit is 0.
+    NO_REVISION_HISTORY = "NoRevisionHistory";
+    /// No such Service.
+    SERVICE_MISSING = "ServiceMissing";
+    /// The Service does not select the pods.
+    SERVICE_MISMATCH = "ServiceDoesNotSelectPods";
+    /// The Service has no cluster IP.
+    SERVICE_HEADLESS = "ServiceHeadless";
+    /// No such route.
+    ROUTE_MISSING = "RouteMissing";
+    /// The route does not name the Service.
+    ROUTE_MISMATCH = "RouteDoesNotNameService";
+    /// The container port for metrics is not there.
+    METRICS_PORT_MISSING = "MetricsPortMissing";
+    /// The pods' metrics can't be read.
+    TELEMETRY = "TelemetryUnreadable";
+    /// An action failed.
+    ACTION_FAILED = "ActionFailed";
+}

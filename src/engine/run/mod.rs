@@ -1,0 +1,252 @@
+//! One run, one look at the world, one decision.
+//!
+//! The stages are asked in a fixed order and the first that has something to say wins: retreat (abort, superseded, Bad),
+//! then the phase's own: prepare and shift, promote, roll back. Each answers with a [`Move`]; [`settle`] turns it into
+//! the status and the actions.
+
+mod promote;
+mod retreat;
+mod rollback;
+mod shift;
+mod view;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{Action, Decision, Note, Snapshot, reasons};
+use crate::{
+    api::{
+        ArmRequests, Decided, Outcome, Phase, Policy, RolloutRunSpec, RolloutRunStatus, SloStatus, Stage, Waiting,
+        WaitingReason,
+    },
+    evidence::Judgement,
+};
+use view::View;
+
+/// This many foreign changes of route or pin ...
+const CONTESTS: usize = 3;
+/// ... within this many seconds are no accident.
+const CONTEST_WINDOW: f64 = 300.0;
+const DECISIONS_KEPT: usize = 20;
+
+/// What a stage wants: the next place of the run and what must be made so there.
+#[derive(Clone, Debug)]
+struct Move {
+    phase: Phase,
+    stage: Option<Stage>,
+    step: u32,
+    /// Percent of all callers that shall reach the canary.
+    wanted: u32,
+    waiting: Option<(WaitingReason, String)>,
+    outcome: Option<(Outcome, &'static str)>,
+    message: String,
+    actions: Vec<Action>,
+    notes: Vec<Note>,
+}
+
+impl Move {
+    /// Stay where the run is.
+    fn stay(view: &View<'_>) -> Self {
+        Self {
+            phase: view.phase(),
+            stage: view.before.stage,
+            step: view.before.step,
+            wanted: view.before.weight.wanted,
+            waiting: None,
+            outcome: None,
+            message: String::new(),
+            actions: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+    fn to_stage(mut self, stage: Stage) -> Self {
+        self.stage = Some(stage);
+        self
+    }
+    fn act(mut self, actions: impl IntoIterator<Item = Action>) -> Self {
+        self.actions.extend(actions);
+        self
+    }
+    fn wait(mut self, reason: WaitingReason, message: impl Into<String>) -> Self {
+        self.waiting = Some((reason, message.into()));
+        self
+    }
+    fn note(mut self, warning: bool, reason: &'static str, message: impl Into<String>) -> Self {
+        self.notes.push(Note { warning, reason, message: message.into() });
+        self
+    }
+    fn say(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
+    }
+}
+
+/// Decides what a run does next.
+///
+/// `ending` says that the Rollout or the run itself is being deleted: the traffic goes back and nothing is left.
+pub fn decide(
+    policy: &Policy,
+    spec: &RolloutRunSpec,
+    before: &RolloutRunStatus,
+    snapshot: &Snapshot,
+    ending: bool,
+    now: Timestamp,
+) -> Decision {
+    let view = View { policy, spec, before, snapshot, ending, now };
+    if view.phase().is_terminal() {
+        return Decision { status: before.clone(), actions: Vec::new(), notes: Vec::new() };
+    }
+    let next = match (retreat::reason(&view), view.phase()) {
+        (_, Phase::RollingBack) => rollback::next(&view),
+        (Some(retreat), _) => rollback::start(&view, retreat),
+        (None, Phase::Promoting) => promote::next(&view),
+        (None, _) => shift::next(&view),
+    };
+    settle(&view, next)
+}
+
+/// Writes a move down: the status that says what is, and the actions that make it so.
+fn settle(view: &View<'_>, next: Move) -> Decision {
+    let before = view.before;
+    let mut status = before.clone();
+    let mut notes = next.notes;
+    let now = Time(view.now);
+
+    status.started_at = before.started_at.clone().or_else(|| Some(now.clone()));
+    status.phase = Some(next.phase);
+    if before.phase.is_none() {
+        notes.insert(0, Note { warning: false, reason: reasons::RELEASE_STARTED, message: view.started_message() });
+    }
+    if next.phase.is_terminal() {
+        status.finished_at = Some(now.clone());
+    }
+    if let Some((outcome, reason)) = next.outcome {
+        status.outcome = Some(outcome);
+        status.reason = Some(reason.to_owned());
+    }
+    if next.step != before.step {
+        status.step = next.step;
+        status.step_since = None;
+        status.step_excused = 0.0;
+    }
+    if next.stage != before.stage {
+        status.stage = next.stage;
+        status.stage_since = next.stage.map(|_| now.clone());
+    }
+    status.weight.set = view.set_weight();
+    status.weight.wanted = next.wanted;
+    status.weight.seen = view.snapshot.traffic.seen.map(|percent| (percent * 10.0).round() / 10.0);
+    if next.phase == Phase::Shifting && status.weight.set == next.wanted && next.wanted == view.step_weight(next.step) {
+        status.step_since = status.step_since.or_else(|| Some(now.clone()));
+    }
+    status.slos = view.snapshot.judgements.iter().map(slo_status).collect();
+    if status.slos.is_empty() {
+        status.slos.clone_from(&before.slos);
+    }
+    if let Some(stable) = &view.snapshot.stable {
+        status.stable_restarts = before.stable_restarts.or(Some(stable.restarts));
+    }
+
+    notes.extend(record_contests(view, &mut status));
+    status.confirmed = view.routed().then(|| view.route_wanted(&status)).filter(|wanted| view.route_weight() == Some(*wanted));
+    status.pinned = view.pin_wanted(&status).filter(|hash| view.pinned_to(hash));
+
+    excuse_people(view, &mut status, next.waiting.as_ref().map(|(reason, _)| *reason));
+    status.waiting = next.waiting.map(|(reason, message)| {
+        let since = match &before.waiting {
+            Some(waiting) if waiting.reason == reason => waiting.since.clone(),
+            _ => now.clone(),
+        };
+        Waiting { reason, message, since }
+    });
+    notes.extend(holding_note(before, &status));
+    status.message = Some(if next.message.is_empty() { summary(&status, view) } else { next.message });
+    status.decisions.extend(notes.iter().map(|note| Decided {
+        time: now.clone(),
+        what: note.reason.to_owned(),
+        why: note.message.clone(),
+    }));
+    let extra = status.decisions.len().saturating_sub(DECISIONS_KEPT);
+    status.decisions.drain(..extra);
+    Decision { status, actions: next.actions, notes }
+}
+
+/// Time spent waiting for people does not count for stepTimeout.
+fn excuse_people(view: &View<'_>, status: &mut RolloutRunStatus, next: Option<WaitingReason>) {
+    let people = |reason| matches!(reason, WaitingReason::Approval | WaitingReason::Paused);
+    if let Some(waiting) = &view.before.waiting
+        && people(waiting.reason)
+        && next != Some(waiting.reason)
+        && status.step == view.before.step
+    {
+        status.step_excused += view.seconds_since(&waiting.since);
+    }
+}
+
+/// Route or pin were as wanted before and are not now: somebody else changed them.
+fn record_contests(view: &View<'_>, status: &mut RolloutRunStatus) -> Vec<Note> {
+    status.contested.retain(|time| view.seconds_since(time) < CONTEST_WINDOW);
+    let mut notes = Vec::new();
+    for what in view.fights() {
+        if status.contested.len() < 20 {
+            status.contested.push(Time(view.now));
+        }
+        notes.push(Note {
+            warning: true,
+            reason: reasons::REPAIRED,
+            message: format!("{what}; putting it back ({} of {CONTESTS} within 5 minutes before the run holds)", status.contested.len()),
+        });
+    }
+    notes
+}
+
+/// Holds that a person should hear of are told once, when they begin and when they end.
+fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<Note> {
+    let loud = |reason| {
+        use WaitingReason::{Approval, Blocked, FewRequests, NoData, Paused, RouteContested, SharedFault, StepTimeout};
+        matches!(reason, Approval | Blocked | FewRequests | NoData | Paused | RouteContested | SharedFault | StepTimeout)
+    };
+    let was = before.waiting.as_ref().map(|waiting| waiting.reason).filter(|reason| loud(*reason));
+    let is = status.waiting.as_ref().filter(|waiting| loud(waiting.reason));
+    match (was, is) {
+        (was, Some(waiting)) if was != Some(waiting.reason) => Some(Note {
+            warning: !matches!(waiting.reason, WaitingReason::Approval | WaitingReason::Paused | WaitingReason::FewRequests),
+            reason: match waiting.reason {
+                WaitingReason::RouteContested => reasons::ROUTE_CONTESTED,
+                WaitingReason::StepTimeout => reasons::STEP_TIMEOUT,
+                _ => reasons::HOLDING,
+            },
+            message: format!("{:?}: {}", waiting.reason, waiting.message),
+        }),
+        (Some(was), None) if status.phase == before.phase => Some(Note {
+            warning: false,
+            reason: reasons::RESUMED,
+            message: format!("{was:?} is over"),
+        }),
+        _ => None,
+    }
+}
+
+/// The run in one sentence.
+fn summary(status: &RolloutRunStatus, view: &View<'_>) -> String {
+    match (&status.waiting, status.phase) {
+        (Some(waiting), _) => waiting.message.clone(),
+        (None, Some(Phase::Shifting)) => format!("at {} % of the requests", status.weight.set),
+        (None, Some(Phase::Preparing)) => "making the canary".to_owned(),
+        (None, Some(Phase::Promoting)) => format!("promoting: {}", view::stage_words(status.stage)),
+        (None, Some(Phase::RollingBack)) => format!("rolling back: {}", view::stage_words(status.stage)),
+        _ => view.before.message.clone().unwrap_or_default(),
+    }
+}
+
+fn slo_status(judgement: &Judgement) -> SloStatus {
+    let round = |value: f64| (value * 1000.0).round() / 1000.0;
+    SloStatus {
+        name: judgement.name.clone(),
+        verdict: format!("{:?}", judgement.verdict),
+        evidence: round(judgement.evidence),
+        threshold: round(judgement.threshold),
+        canary: ArmRequests { requests: judgement.canary.total, bad: judgement.canary.bad },
+        stable: ArmRequests { requests: judgement.stable.total, bad: judgement.stable.bad },
+    }
+}

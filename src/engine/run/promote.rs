@@ -1,0 +1,187 @@
+//! Promotion: everything to the canary, then the Deployment takes its ReplicaSet as its own.
+//!
+//! Until the handover, stable stays at full size and the way back is open. Nothing here is left to a clock alone: each
+//! stage ends on what is seen, and the waits that could last forever are bounded.
+
+use super::{Move, super::{Action, ArmOwner, reasons}, view::View};
+use crate::api::{Phase, Stage, WaitingReason};
+
+/// Requests under way on the route's old path get at least this many seconds.
+const SETTLE: f64 = 5.0;
+/// Stable's counters stand still this many seconds: it has no callers left.
+const QUIET: f64 = 2.0;
+/// Waits for quiet at most this many seconds: a caller with an endless connection must not stop the release.
+const QUIET_AT_MOST: f64 = 30.0;
+/// The Deployment controller gets this many seconds to scale the old ReplicaSet down before we do.
+const TAKE_OVER: f64 = 10.0;
+
+/// All steps are done.
+pub(super) fn start(view: &View<'_>, stay: Move) -> Move {
+    let mut go = stay.to_stage(Stage::Grow).note(
+        false,
+        reasons::PROMOTING,
+        format!("all {} steps are done: promoting {}", view.policy.steps.len(), view.spec.to.hash),
+    );
+    go.phase = Phase::Promoting;
+    go.waiting = None;
+    go
+}
+
+/// The next move of the promotion.
+pub(super) fn next(view: &View<'_>) -> Move {
+    let stage = view.before.stage.unwrap_or(Stage::Grow);
+    let stay = Move::stay(view);
+    match stage {
+        Stage::Grow => grow(view, stay),
+        Stage::Switch => switch(view, stay),
+        Stage::Repin => repin(view, stay),
+        Stage::Return => give_back(view, stay),
+        Stage::Quiet => quiet(view, stay),
+        Stage::Unroute => unroute(view, stay),
+        Stage::HandOver => hand_over(view, stay),
+        Stage::Converge => converge(view, stay),
+        _ => tidy(view, stay),
+    }
+}
+
+/// Before the handover the canary follows the Deployment's size.
+fn full_size(view: &View<'_>, stay: Move) -> Move {
+    stay.act(view.canary_of(view.replicas().max(1)))
+}
+
+fn grow(view: &View<'_>, stay: Move) -> Move {
+    let pods = view.replicas().max(1);
+    let mut stay = full_size(view, stay.act(view.pins(&view.spec.from.hash)));
+    if view.routed() {
+        stay = stay.act(view.weights(view.before.weight.wanted));
+    }
+    let ready = view.canary_ready();
+    if view.spec.paused {
+        return stay.wait(WaitingReason::Paused, "paused by a person (spec.paused) before the promotion");
+    }
+    if ready < pods {
+        return stay.wait(WaitingReason::Capacity, format!("{ready} of {pods} pods of the new version are ready"));
+    }
+    stay.to_stage(if view.routed() { Stage::Switch } else { Stage::HandOver })
+}
+
+fn switch(view: &View<'_>, stay: Move) -> Move {
+    let mut stay = full_size(view, stay.act(view.pins(&view.spec.from.hash)));
+    stay.wanted = 100;
+    stay = stay.act(view.weights(100));
+    if view.set_weight() == 100 && view.route_weight() == Some(100) && view.routes_accepted() {
+        return stay.to_stage(Stage::Repin);
+    }
+    stay.wait(WaitingReason::Route, format!("waiting for the gateway to accept weight 100: {}", view.route_message()))
+}
+
+fn repin(view: &View<'_>, stay: Move) -> Move {
+    let to = &view.spec.to.hash;
+    let stay = full_size(view, stay).act(view.weights(100)).act(view.pins(to));
+    if view.pinned_to(to) && view.apex_serves_only(to) {
+        return stay.to_stage(Stage::Return);
+    }
+    stay.wait(WaitingReason::Workload, "waiting for the Service's endpoints to be the new version's")
+}
+
+fn give_back(view: &View<'_>, stay: Move) -> Move {
+    let to = &view.spec.to.hash;
+    let mut stay = full_size(view, stay).act(view.pins(to));
+    // The route may go back to the apex only while the apex is the new version.
+    if !(view.pinned_to(to) && view.apex_serves_only(to)) {
+        return stay.wait(WaitingReason::Workload, "waiting for the Service's endpoints to be the new version's");
+    }
+    stay = stay.act(view.weights(0));
+    if view.route_weight() == Some(0) && view.routes_accepted() {
+        return stay.to_stage(Stage::Quiet);
+    }
+    stay.wait(WaitingReason::Route, format!("waiting for the gateway to go back to the Service: {}", view.route_message()))
+}
+
+fn quiet(view: &View<'_>, stay: Move) -> Move {
+    let stay = full_size(view, stay).act(view.pins(&view.spec.to.hash)).act(view.weights(0));
+    let age = view.stage_age();
+    let still = view.snapshot.traffic.blind.is_none() && view.snapshot.traffic.stable_idle >= QUIET;
+    if age >= SETTLE && still {
+        return stay.to_stage(Stage::Unroute);
+    }
+    if age >= QUIET_AT_MOST {
+        let message = format!("the old version still gets requests after {QUIET_AT_MOST} s (long connections?); going on");
+        return stay.to_stage(Stage::Unroute).note(true, reasons::PROMOTING, message);
+    }
+    stay.wait(WaitingReason::Drain, "the old version finishes its requests")
+}
+
+fn unroute(view: &View<'_>, stay: Move) -> Move {
+    let stay = full_size(view, stay).act(view.pins(&view.spec.to.hash));
+    if view.route_is_clear() && view.routes_accepted() && view.canary_ready() >= view.replicas() {
+        return stay.to_stage(Stage::HandOver);
+    }
+    let clear = (!view.route_is_clear()).then_some(Action::ClearRoutes);
+    stay.act(clear).wait(WaitingReason::Route, format!("taking the canary out of the route: {}", view.route_message()))
+}
+
+fn hand_over(view: &View<'_>, stay: Move) -> Move {
+    let to = &view.spec.to.hash;
+    let stay = stay.act(view.pins(to));
+    match view.canary().map(|arm| arm.owner) {
+        Some(ArmOwner::Run | ArmOwner::Borrowed) => {
+            let replicas = view.replicas().max(1);
+            if view.canary().is_some_and(|arm| arm.wanted != replicas || arm.ready < replicas) {
+                // The Deployment was scaled just now: it takes a ReplicaSet that is saturated.
+                return full_size(view, stay).wait(WaitingReason::Capacity, "the Deployment was scaled: following before the handover");
+            }
+            stay.act([Action::HandOver]).wait(WaitingReason::Workload, "handing the ReplicaSet to the Deployment")
+        }
+        Some(ArmOwner::Nobody) => stay.wait(WaitingReason::Workload, "waiting for the Deployment to take the ReplicaSet"),
+        Some(ArmOwner::Workload) => taken_over(view, stay),
+        None => stay.to_stage(Stage::Converge),
+    }
+}
+
+fn taken_over(view: &View<'_>, stay: Move) -> Move {
+    let old = view.workload().is_some_and(|workload| workload.active.keys().any(|hash| *hash != view.spec.to.hash));
+    if !old {
+        let message = format!("the Deployment took ReplicaSet {} as its own", view.spec.to.hash);
+        return stay.to_stage(Stage::Converge).note(false, reasons::HANDED_OVER, message);
+    }
+    let stay = match view.stage_age() >= TAKE_OVER {
+        true => stay.act([Action::ScaleDownOld]),
+        false => stay,
+    };
+    stay.wait(WaitingReason::Workload, "the Deployment scales the old version down")
+}
+
+fn converge(view: &View<'_>, stay: Move) -> Move {
+    let to = &view.spec.to.hash;
+    let stay = stay.act(view.pins(to));
+    let Some(workload) = view.workload() else { return stay.to_stage(Stage::Tidy) };
+    // A newer template waits for its own run: the Deployment stays paused then.
+    if !workload.template_hashes.contains(to) {
+        return stay.to_stage(Stage::Tidy);
+    }
+    if workload.paused && workload.latched {
+        return stay.act([Action::UnpauseWorkload { serving: to.clone() }]).wait(WaitingReason::Workload, "unpausing the Deployment");
+    }
+    if !workload.settled {
+        return stay.wait(WaitingReason::Workload, "the Deployment settles");
+    }
+    stay.to_stage(Stage::Tidy)
+}
+
+fn tidy(view: &View<'_>, stay: Move) -> Move {
+    let mut actions = view.unpins();
+    if view.snapshot.canary_service.is_some() {
+        actions.push(Action::DeleteCanaryService);
+    }
+    if view.workload().is_some_and(|workload| workload.run_label.as_deref() == Some(&view.run_label())) {
+        actions.push(Action::ReleaseWorkload);
+    }
+    if !actions.is_empty() {
+        return stay.act(actions);
+    }
+    let message = format!("{} serves", view.spec.to.images.values().cloned().collect::<Vec<_>>().join(", "));
+    let mut done = stay.note(false, reasons::PROMOTED, &message).say(message);
+    done.phase = Phase::Succeeded;
+    done
+}

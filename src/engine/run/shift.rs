@@ -1,0 +1,222 @@
+//! Preparing and Shifting: make the canary, then walk the steps. Capacity before traffic.
+
+use super::{Move, super::{Action, reasons}, promote, view::View};
+use crate::{
+    api::{Phase, Step, WaitingReason},
+    evidence::Verdict,
+};
+
+/// The next move on the way up.
+pub(super) fn next(view: &View<'_>) -> Move {
+    if let Some(held) = contested(view).or_else(|| blocked_at_start(view)) {
+        return held;
+    }
+    match view.phase() {
+        Phase::Preparing => prepare(view),
+        _ => walk(view),
+    }
+}
+
+/// Somebody else keeps changing route or pin. The safe place is theirs without our canary behind it.
+fn contested(view: &View<'_>) -> Option<Move> {
+    if !view.is_contested() {
+        return None;
+    }
+    let who = view.snapshot.routes.iter().filter_map(|route| route.changed_by.as_deref());
+    let who = who.chain(view.snapshot.services.iter().filter_map(|service| service.changed_by.as_deref())).next();
+    let retreat = match view.route_weight() {
+        Some(0) => view.canary_of(0),
+        _ => view.weights(0),
+    };
+    let mut held = Move::stay(view).act(retreat).wait(
+        WaitingReason::RouteContested,
+        format!(
+            "{} keeps changing the route or the Service during the run; let it ignore backendRefs' weights and \
+             spec.selector (README, GitOps). The canary has no traffic meanwhile; goes on when it is quiet for 5 minutes",
+            who.unwrap_or("somebody")
+        ),
+    );
+    held.wanted = 0;
+    Some(held)
+}
+
+/// Before there is a canary, what must be mended is waited for.
+fn blocked_at_start(view: &View<'_>) -> Option<Move> {
+    let trouble = view.snapshot.troubles.first()?;
+    (view.phase() == Phase::Preparing)
+        .then(|| Move::stay(view).wait(WaitingReason::Blocked, format!("{}: {}", trouble.reason, trouble.message)))
+}
+
+/// Pin, then the canary's objects, then its pods.
+fn prepare(view: &View<'_>) -> Move {
+    let first = view.step_weight_of_first();
+    let workload = view.workload();
+    let mut stay = Move::stay(view);
+    if workload.is_some_and(|workload| workload.run_label.as_deref() != Some(&view.run_label())) {
+        stay = stay.act([Action::HoldWorkload]);
+    }
+    if workload.is_some_and(|workload| workload.failure_reported) {
+        stay = stay.act([Action::ClearFailure]);
+    }
+    if view.spec.paused {
+        return stay.wait(WaitingReason::Paused, "paused by a person (spec.paused) before the canary was made");
+    }
+    if workload.is_some_and(|workload| workload.replicas == 0) {
+        return stay.wait(WaitingReason::Blocked, "the Deployment is scaled to 0: there is no traffic to judge by; scale it up");
+    }
+    stay = stay.act(view.pins(&view.spec.from.hash));
+    if view.routed() {
+        if !view.pinned_to(&view.spec.from.hash) {
+            return stay.wait(WaitingReason::Capacity, "pinning the Service to the stable version");
+        }
+        if view.snapshot.canary_service.is_none() {
+            stay = stay.act([Action::EnsureCanaryService]);
+        }
+    }
+    let pods = view.pods_for(first);
+    stay = stay.act(view.canary_of(pods));
+    let ready = view.canary_ready();
+    if ready < pods {
+        return stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods));
+    }
+    let mut go = stay.note(false, reasons::STEP_STARTED, step_words(view, 1));
+    go.phase = Phase::Shifting;
+    go.step = 1;
+    go
+}
+
+/// At a step: capacity, weight, bake, and on.
+fn walk(view: &View<'_>) -> Move {
+    let before = view.before;
+    let step = before.step.max(1);
+    let target = view.step_weight(step);
+    let pods = view.pods_for(target);
+    let ready = view.canary_ready();
+    let mut stay = Move::stay(view);
+    stay.step = step;
+    if view.workload().is_some_and(|workload| workload.run_label.as_deref() != Some(&view.run_label())) {
+        stay = stay.act([Action::HoldWorkload]);
+    }
+    if view.routed() && view.snapshot.canary_service.is_none() {
+        stay = stay.act([Action::EnsureCanaryService]);
+    }
+    stay = stay.act(view.pins(&view.spec.from.hash));
+    if view.routed() || !view.spec.paused {
+        stay = stay.act(view.canary_of(pods));
+    }
+    let reached = before.weight.wanted == target && target > 0;
+    stay.wanted = match () {
+        () if ready == 0 => 0,
+        () if view.routed() && !view.pinned_to(&view.spec.from.hash) => before.weight.wanted.min(target),
+        () if reached || ready >= pods && !view.spec.paused => target,
+        () => before.weight.wanted.min(target),
+    };
+    let wanted = stay.wanted;
+    stay = stay.act(view.weights(wanted));
+    if stay.wanted < target {
+        return match view.spec.paused && ready > 0 {
+            true => stay.wait(WaitingReason::Paused, format!("paused by a person (spec.paused) on the way to {target} %")),
+            false => stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods)),
+        };
+    }
+    if view.routed() && (view.route_weight() != Some(target) || !view.routes_accepted()) {
+        return stay.wait(WaitingReason::Route, format!("waiting for the gateway to accept weight {target}: {}", view.route_message()));
+    }
+    if !view.routed() && ready < pods {
+        return stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods));
+    }
+    if before.step_since.is_none() {
+        stay = stay.note(false, reasons::WEIGHT_SET, format!("the canary gets {target} % of the requests"));
+    }
+    bake(view, stay, step)
+}
+
+/// At the step's weight: what keeps the run here, or on to the next.
+fn bake(view: &View<'_>, stay: Move, step: u32) -> Move {
+    if view.spec.paused {
+        return stay.wait(WaitingReason::Paused, "paused by a person (spec.paused)");
+    }
+    if let Some(trouble) = view.snapshot.troubles.first() {
+        return stay.wait(WaitingReason::Blocked, format!("{}: {}", trouble.reason, trouble.message));
+    }
+    let elapsed = view.before.step_since.as_ref().map_or(0.0, |since| view.seconds_since(since));
+    let waiting = match view.step() {
+        Some(Step::Approval) if view.spec.approved < step => Some((
+            WaitingReason::Approval,
+            format!("step {step} asks for approval: kubectl serin approve {}", view.spec.rollout_ref.name),
+        )),
+        Some(Step::Approval) => None,
+        Some(Step::Weight { bake, .. }) => why_not_yet(view, elapsed, bake),
+        None => None,
+    };
+    let Some((reason, message)) = waiting else { return on(view, stay, step) };
+    let timeout = view.policy.spec.limits.step_timeout;
+    if !matches!(reason, WaitingReason::Approval | WaitingReason::Bake)
+        && elapsed - view.before.step_excused > timeout.as_secs_f64()
+    {
+        return stay.wait(WaitingReason::StepTimeout, format!("step {step} takes longer than {timeout} (limits.stepTimeout): {message}"));
+    }
+    stay.wait(reason, message)
+}
+
+fn why_not_yet(view: &View<'_>, elapsed: f64, bake: crate::api::Millis) -> Option<(WaitingReason, String)> {
+    let judgements = &view.snapshot.judgements;
+    if let Some(fault) = judgements.iter().find(|judgement| judgement.shared_fault) {
+        return Some((
+            WaitingReason::SharedFault,
+            format!("SLO {}: both versions are bad, which is not the new version's fault; goes on when it is over", fault.name),
+        ));
+    }
+    if elapsed < bake.as_secs_f64() {
+        let left = (bake.as_secs_f64() - elapsed).ceil();
+        return Some((WaitingReason::Bake, format!("baking at {} %, {left:.0} s left at least", view.step_weight(view.before.step))));
+    }
+    if let Some(blind) = &view.snapshot.traffic.blind {
+        return Some((WaitingReason::NoData, blind.clone()));
+    }
+    if judgements.is_empty() {
+        return Some((WaitingReason::NoData, "no counts yet".to_owned()));
+    }
+    if let Some(none) = judgements.iter().find(|judgement| judgement.verdict == Verdict::NoData) {
+        return Some((WaitingReason::NoData, format!("SLO {}: the canary got no requests in this step", none.name)));
+    }
+    let few = judgements.iter().find(|judgement| judgement.verdict != Verdict::Good)?;
+    Some((
+        WaitingReason::FewRequests,
+        format!(
+            "SLO {}: the canary got {} requests in this step; {} are needed to see a bad share of {:.1} % with {:.0} % probability",
+            few.name, few.step.canary.total, few.needed, 100.0 * few.effect, 100.0 * few.power
+        ),
+    ))
+}
+
+/// The next step, or the promotion.
+fn on(view: &View<'_>, mut stay: Move, step: u32) -> Move {
+    if usize::try_from(step).is_ok_and(|done| done >= view.policy.steps.len()) {
+        return promote::start(view, stay);
+    }
+    stay.step = step + 1;
+    stay.note(false, reasons::STEP_STARTED, step_words(view, step + 1))
+}
+
+fn step_words(view: &View<'_>, step: u32) -> String {
+    let all = view.policy.steps.len();
+    let index = usize::try_from(step).unwrap_or(1).saturating_sub(1);
+    match view.policy.steps.get(index) {
+        Some(Step::Weight { weight, bake }) => format!("step {step} of {all}: weight {weight}, bake {bake}"),
+        _ => format!("step {step} of {all}: approval"),
+    }
+}
+
+fn capacity_words(view: &View<'_>, ready: i32, pods: i32) -> String {
+    let blocked = view.canary().and_then(|arm| arm.blocked.as_ref()).map(|why| format!(": {why}")).unwrap_or_default();
+    format!("{ready} of {pods} canary pods are ready{blocked}")
+}
+
+impl View<'_> {
+    /// The first weight of the steps.
+    fn step_weight_of_first(&self) -> u32 {
+        let all = u32::try_from(self.policy.steps.len()).unwrap_or(u32::MAX);
+        (1..=all).map(|step| self.step_weight(step)).find(|weight| *weight > 0).unwrap_or(1)
+    }
+}

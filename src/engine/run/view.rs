@@ -1,0 +1,283 @@
+//! What the stages ask of the world, computed from the arguments of a decision.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::super::{Action, Arm, ArmOwner, Snapshot, WorkloadView, canary_replicas};
+use crate::api::{Phase, Policy, RolloutRunSpec, RolloutRunStatus, Stage, Step, WaitingReason};
+
+/// The arguments of a decision, and what follows from them.
+pub(super) struct View<'a> {
+    pub policy: &'a Policy,
+    pub spec: &'a RolloutRunSpec,
+    pub before: &'a RolloutRunStatus,
+    pub snapshot: &'a Snapshot,
+    pub ending: bool,
+    pub now: Timestamp,
+}
+
+impl View<'_> {
+    pub fn phase(&self) -> Phase {
+        self.before.phase.unwrap_or_default()
+    }
+
+    /// The run shifts weights in routes; else its weight is the canary's share of pods.
+    pub fn routed(&self) -> bool {
+        !self.policy.spec.routes.is_empty()
+    }
+
+    pub fn seconds_since(&self, time: &Time) -> f64 {
+        self.now.duration_since(time.0).as_secs_f64()
+    }
+
+    /// Seconds that the run has been waiting for this.
+    pub fn waited_for(&self, reason: WaitingReason) -> f64 {
+        match &self.before.waiting {
+            Some(waiting) if waiting.reason == reason => self.seconds_since(&waiting.since),
+            _ => 0.0,
+        }
+    }
+
+    pub fn stage_age(&self) -> f64 {
+        self.before.stage_since.as_ref().map_or(0.0, |since| self.seconds_since(since))
+    }
+
+    pub fn workload(&self) -> Option<&WorkloadView> {
+        self.snapshot.workload.as_ref().filter(|workload| !workload.deleting)
+    }
+
+    pub fn replicas(&self) -> i32 {
+        self.workload().map_or(1, |workload| workload.replicas)
+    }
+
+    pub fn canary(&self) -> Option<&Arm> {
+        self.snapshot.canary.as_ref()
+    }
+
+    /// The canary's ReplicaSet belongs to the run.
+    pub fn canary_is_ours(&self) -> bool {
+        self.canary().is_some_and(|arm| matches!(arm.owner, ArmOwner::Run | ArmOwner::Borrowed))
+    }
+
+    /// Canary pods that can take requests: ready, and in the endpoints that the route uses.
+    pub fn canary_ready(&self) -> i32 {
+        let pods = self.canary().map_or(0, |arm| arm.ready);
+        if !self.routed() {
+            return pods;
+        }
+        let endpoints = match self.past_repin() {
+            true => self.apex_ready(&self.spec.to.hash),
+            false => self.snapshot.canary_service.unwrap_or(0),
+        };
+        pods.min(i32::try_from(endpoints).unwrap_or(i32::MAX))
+    }
+
+    fn past_repin(&self) -> bool {
+        self.phase() == Phase::Promoting && self.before.stage >= Some(Stage::Return)
+    }
+
+    /// The weight that this step (counted from 1) holds: its own, or that of the last step that set one.
+    pub fn step_weight(&self, step: u32) -> u32 {
+        let upto = usize::try_from(step).unwrap_or(usize::MAX).min(self.policy.steps.len());
+        self.policy.steps[..upto]
+            .iter()
+            .rev()
+            .find_map(|step| match step {
+                Step::Weight { weight, .. } => Some(*weight),
+                Step::Approval => None,
+            })
+            .unwrap_or(0)
+    }
+
+    pub fn step(&self) -> Option<Step> {
+        let index = usize::try_from(self.before.step).ok()?.checked_sub(1)?;
+        self.policy.steps.get(index).copied()
+    }
+
+    pub fn pods_for(&self, weight: u32) -> i32 {
+        canary_replicas(weight, self.replicas(), self.routed())
+    }
+
+    /// The canary's percent as all routes have it written; `None` while they differ or one is missing.
+    pub fn route_weight(&self) -> Option<u32> {
+        let routes = &self.snapshot.routes;
+        let first = routes.first()?.weight.unwrap_or(0);
+        let same = routes.len() == self.policy.spec.routes.len()
+            && routes.iter().all(|route| route.weight.unwrap_or(0) == first);
+        same.then_some(first)
+    }
+
+    pub fn routes_accepted(&self) -> bool {
+        self.snapshot.routes.len() == self.policy.spec.routes.len()
+            && self.snapshot.routes.iter().all(|route| route.accepted)
+    }
+
+    /// What a gateway or a missing route says against it.
+    pub fn route_message(&self) -> String {
+        let said = self.snapshot.routes.iter().find(|route| !route.accepted);
+        said.map_or_else(
+            || "the route is missing".to_owned(),
+            |route| format!("HTTPRoute {}: {}", route.name, route.message),
+        )
+    }
+
+    /// The weight that is in force: in the accepted route, or the canary's share of ready pods.
+    pub fn set_weight(&self) -> u32 {
+        if !self.routed() {
+            return self.share_of_pods();
+        }
+        if self.past_repin() {
+            return 100;
+        }
+        match self.route_weight() {
+            Some(weight) if self.routes_accepted() => weight,
+            _ => self.before.weight.set,
+        }
+    }
+
+    fn share_of_pods(&self) -> u32 {
+        let Some(apex) = self.snapshot.services.first() else { return self.before.weight.set };
+        let canary = apex.ready.get(&self.spec.to.hash).copied().unwrap_or(0);
+        let all: usize = apex.ready.values().sum();
+        if all == 0 { 0 } else { u32::try_from((200 * canary + all) / (2 * all)).unwrap_or(100) }
+    }
+
+    /// The weight that the routes should have written at this place of the run.
+    pub fn route_wanted(&self, status: &RolloutRunStatus) -> u32 {
+        match (status.phase, status.stage) {
+            (Some(Phase::Promoting), Some(stage)) if stage >= Stage::Return => 0,
+            (Some(Phase::RollingBack), _) => 0,
+            (Some(phase), _) if phase.is_terminal() => 0,
+            _ => status.weight.wanted,
+        }
+    }
+
+    /// The hash that the Services should be pinned to at this place of the run.
+    pub fn pin_wanted(&self, status: &RolloutRunStatus) -> Option<String> {
+        if !self.routed() {
+            return None;
+        }
+        match (status.phase, status.stage) {
+            (_, Some(Stage::Tidy)) => None,
+            (Some(Phase::Promoting), Some(stage)) if stage >= Stage::Repin => Some(self.spec.to.hash.clone()),
+            (Some(phase), _) if phase.is_terminal() => None,
+            _ => Some(self.spec.from.hash.clone()),
+        }
+    }
+
+    pub fn pinned_to(&self, hash: &str) -> bool {
+        !self.snapshot.services.is_empty()
+            && self.snapshot.services.iter().all(|service| service.hash.as_deref() == Some(hash))
+    }
+
+    /// Pins that differ from this.
+    pub fn pins(&self, hash: &str) -> Vec<Action> {
+        if !self.routed() {
+            return Vec::new();
+        }
+        let other = self.snapshot.services.iter().filter(|service| service.hash.as_deref() != Some(hash));
+        other.map(|service| Action::Pin { service: service.name.clone(), hash: hash.to_owned() }).collect()
+    }
+
+    /// Pins that are there at all.
+    pub fn unpins(&self) -> Vec<Action> {
+        let pinned = self.snapshot.services.iter().filter(|service| service.hash.is_some());
+        pinned.map(|service| Action::Unpin { service: service.name.clone() }).collect()
+    }
+
+    /// Sets this weight where the routes differ from it.
+    pub fn weights(&self, weight: u32) -> Vec<Action> {
+        let differs = self.routed() && self.route_weight() != Some(weight);
+        differs.then_some(Action::SetWeight { weight }).into_iter().collect()
+    }
+
+    /// Makes the canary this big where it is not.
+    pub fn canary_of(&self, replicas: i32) -> Vec<Action> {
+        let is = self.canary().map(|arm| (arm.wanted, matches!(arm.owner, ArmOwner::Run | ArmOwner::Borrowed)));
+        let done = is == Some((replicas, true)) || (replicas == 0 && self.canary().is_none());
+        (!done).then_some(Action::EnsureCanary { replicas }).into_iter().collect()
+    }
+
+    pub fn apex_ready(&self, hash: &str) -> usize {
+        self.snapshot.services.first().and_then(|apex| apex.ready.get(hash)).copied().unwrap_or(0)
+    }
+
+    /// Direct callers of the apex reach this version and no other.
+    pub fn apex_serves_only(&self, hash: &str) -> bool {
+        self.snapshot.services.first().is_some_and(|apex| {
+            apex.ready.get(hash).copied().unwrap_or(0) > 0 && apex.ready.iter().all(|(other, n)| other == hash || *n == 0)
+        })
+    }
+
+    /// No Service can send anything to the canary.
+    pub fn canary_has_endpoints(&self) -> bool {
+        self.snapshot.services.iter().any(|service| service.ready.get(&self.spec.to.hash).copied().unwrap_or(0) > 0)
+    }
+
+    pub fn route_is_clear(&self) -> bool {
+        self.snapshot.routes.iter().all(|route| route.weight.is_none())
+    }
+
+    /// What somebody else changed since it was confirmed.
+    pub fn fights(&self) -> Vec<String> {
+        let mut fights = Vec::new();
+        let wanted = self.route_wanted(self.before);
+        if self.before.confirmed == Some(wanted) && wanted > 0 {
+            let changed = self.snapshot.routes.iter().filter(|route| route.weight.unwrap_or(0) != wanted);
+            fights.extend(changed.map(|route| {
+                let who = route.changed_by.as_deref().unwrap_or("somebody");
+                let found = route.weight.map_or("no canary".to_owned(), |weight| format!("weight {weight}"));
+                format!("{who} changed HTTPRoute {}: expected weight {wanted}, found {found}", route.name)
+            }));
+        }
+        if let Some(pinned) = &self.before.pinned
+            && self.pin_wanted(self.before).as_ref() == Some(pinned)
+        {
+            let changed = self.snapshot.services.iter().filter(|service| service.hash.as_ref() != Some(pinned));
+            fights.extend(changed.map(|service| {
+                let who = service.changed_by.as_deref().unwrap_or("somebody");
+                let found = service.hash.as_deref().unwrap_or("none");
+                format!("{who} changed Service {}: expected the selector pinned to {pinned}, found {found}", service.name)
+            }));
+        }
+        fights
+    }
+
+    /// Somebody else keeps changing route or pin.
+    pub fn is_contested(&self) -> bool {
+        let recent = self.before.contested.iter().filter(|time| self.seconds_since(time) < super::CONTEST_WINDOW);
+        recent.count() >= super::CONTESTS
+    }
+
+    pub fn started_message(&self) -> String {
+        let images = |version: &crate::api::Version| version.images.values().cloned().collect::<Vec<_>>().join(", ");
+        format!(
+            "releasing {} ({}) over {} ({})",
+            images(&self.spec.to), self.spec.to.hash, images(&self.spec.from), self.spec.from.hash
+        )
+    }
+
+    /// The run's name, as the Deployment is labelled with it.
+    pub fn run_label(&self) -> String {
+        self.snapshot.run.clone()
+    }
+}
+
+/// A stage in words.
+pub(super) fn stage_words(stage: Option<Stage>) -> &'static str {
+    match stage {
+        None => "",
+        Some(Stage::Grow) => "the canary grows to full size",
+        Some(Stage::Switch) => "the route gives the canary everything",
+        Some(Stage::Repin) => "direct callers move to the new version",
+        Some(Stage::Return) => "the route goes back to the Service, which is the new version now",
+        Some(Stage::Quiet) => "the old version finishes its requests",
+        Some(Stage::Unroute | Stage::Withdraw) => "the canary's reference leaves the route",
+        Some(Stage::HandOver) => "the Deployment takes the new ReplicaSet over",
+        Some(Stage::Converge) => "the Deployment settles",
+        Some(Stage::Divert) => "the traffic goes back to stable",
+        Some(Stage::Drain) => "the canary finishes its requests",
+        Some(Stage::ScaleAway) => "the canary's pods go away",
+        Some(Stage::Tidy) => "tidying up",
+    }
+}

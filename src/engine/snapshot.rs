@@ -1,0 +1,150 @@
+//! What is, in plain values: all that a decision may depend on besides the policy, the status and the time.
+
+use std::collections::BTreeMap;
+
+use crate::evidence::Judgement;
+
+/// One look at a run's objects and counts.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Name of the run.
+    pub run: String,
+    /// The Deployment; `None` if it is gone.
+    pub workload: Option<WorkloadView>,
+    /// Pods and ReplicaSet of the version that serves.
+    pub stable: Option<Arm>,
+    /// Pods and ReplicaSet of the new version.
+    pub canary: Option<Arm>,
+    /// Services that select the workload's pods, the apex first.
+    pub services: Vec<Pinned>,
+    /// Ready endpoints of the canary's Service; `None` if there is no such Service.
+    pub canary_service: Option<usize>,
+    /// The routes, in the policy's order. Empty in a run without routes.
+    pub routes: Vec<RouteView>,
+    /// What was counted.
+    pub traffic: Traffic,
+    /// Verdicts on the SLOs, in the policy's order. Empty before the first counts.
+    pub judgements: Vec<Judgement>,
+    /// What must be mended first.
+    pub troubles: Vec<Trouble>,
+}
+
+/// The Deployment.
+#[derive(Clone, Debug, Default)]
+pub struct WorkloadView {
+    /// Wanted pods.
+    pub replicas: i32,
+    /// Paused, by whomever.
+    pub paused: bool,
+    /// The latch paused it.
+    pub latched: bool,
+    /// The Rollout it is labelled with.
+    pub rollout_label: Option<String>,
+    /// The run it is labelled with.
+    pub run_label: Option<String>,
+    /// Digest of its template.
+    pub template: String,
+    /// Hashes of ReplicaSets with exactly its template, the Deployment's own and a run's.
+    pub template_hashes: Vec<String>,
+    /// Hash to wanted pods of the ReplicaSets that the Deployment owns, if above 0.
+    pub active: BTreeMap<String, i32>,
+    /// Hash of the owned ReplicaSet with the highest revision.
+    pub newest: Option<String>,
+    /// Its controller has seen the last change, and all its pods are of its template and available.
+    pub settled: bool,
+    /// Its controller has seen the last change.
+    pub observed: bool,
+    /// `kubectl rollout status` would report a failure of ours.
+    pub failure_reported: bool,
+    /// spec.revisionHistoryLimit.
+    pub revision_history_limit: i32,
+    /// Images, comma separated.
+    pub images: String,
+    /// Deleted, waiting to go.
+    pub deleting: bool,
+}
+
+/// The pods and the ReplicaSet of one version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Arm {
+    /// Who owns the ReplicaSet.
+    pub owner: ArmOwner,
+    /// Wanted pods.
+    pub wanted: i32,
+    /// Pods that are there and not going.
+    pub pods: i32,
+    /// Ready ones.
+    pub ready: i32,
+    /// Restarts of its pods' containers.
+    pub restarts: u32,
+    /// What keeps pods from being made or started, in Kubernetes' words.
+    pub blocked: Option<String>,
+}
+
+/// Who owns a ReplicaSet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ArmOwner {
+    /// The Deployment.
+    Workload,
+    /// This run.
+    Run,
+    /// This run, borrowed from the Deployment's history.
+    Borrowed,
+    /// Nobody yet: between the two.
+    #[default]
+    Nobody,
+}
+
+/// A Service that selects the workload's pods.
+#[derive(Clone, Debug, Default)]
+pub struct Pinned {
+    /// Name.
+    pub name: String,
+    /// The hash it is pinned to.
+    pub hash: Option<String>,
+    /// Ready endpoints by pod-template-hash.
+    pub ready: BTreeMap<String, usize>,
+    /// Field manager that changed it last, if not Serin.
+    pub changed_by: Option<String>,
+}
+
+/// A route that carries callers to the apex.
+#[derive(Clone, Debug, Default)]
+pub struct RouteView {
+    /// Name.
+    pub name: String,
+    /// The canary's percent as written in the route; `None` without a canary reference.
+    pub weight: Option<u32>,
+    /// Every gateway it is attached to has accepted this generation with its references.
+    pub accepted: bool,
+    /// What a gateway said otherwise.
+    pub message: String,
+    /// Field manager that changed it last, if not Serin.
+    pub changed_by: Option<String>,
+}
+
+/// What was counted.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    /// Percent of requests that the canary got in the last seconds.
+    pub seen: Option<f64>,
+    /// The canary gets traffic and answers nothing: why that is believed.
+    pub silent: Option<String>,
+    /// Seconds since the canary's request counters last moved.
+    pub canary_idle: f64,
+    /// Seconds since stable's request counters last moved.
+    pub stable_idle: f64,
+    /// Why counts can't be read.
+    pub blind: Option<String>,
+    /// Requests that failed in excess of stable's share.
+    pub excess_failed: f64,
+}
+
+/// Something in the objects that a person must mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// One word, from [`super::reasons`].
+    pub reason: &'static str,
+    /// What was expected, what was found, what to do.
+    pub message: String,
+}

@@ -1,0 +1,36 @@
+//! How many canary pods a weight needs.
+
+/// Pods for this percent of the requests (0 to 100) that `replicas` pods carry today.
+///
+/// With a route the canary gets its share of the Deployment's size, rounded up. Without one the share of requests is
+/// the share of pods: `c / (c + replicas) = weight / 100`, rounded to the nearest, and never more than stable's.
+pub fn canary_replicas(weight: u32, replicas: i32, routed: bool) -> i32 {
+    let replicas = i64::from(replicas.max(1));
+    let weight = i64::from(weight.min(100));
+    let wanted = if weight == 0 {
+        0
+    } else if routed {
+        (replicas * weight + 99) / 100
+    } else {
+        let weight = weight.min(50);
+        (2 * replicas * weight + (100 - weight)) / (2 * (100 - weight))
+    };
+    let least = i64::from(weight > 0);
+    i32::try_from(wanted.clamp(least, replicas)).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::canary_replicas;
+
+    #[test]
+    fn a_canary_is_as_big_as_its_weight_needs() {
+        for (weight, replicas, routed, pods) in [
+            (5, 4, true, 1), (25, 4, true, 1), (26, 4, true, 2), (50, 4, true, 2), (100, 4, true, 4), (0, 4, true, 0),
+            (5, 1, true, 1), (50, 3, true, 2), (5, 0, true, 1),
+            (50, 4, false, 4), (20, 4, false, 1), (25, 9, false, 3), (1, 3, false, 1), (100, 4, false, 4),
+        ] {
+            assert_eq!(canary_replicas(weight, replicas, routed), pods, "weight {weight} of {replicas}, routed {routed}");
+        }
+    }
+}

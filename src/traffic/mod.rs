@@ -1,0 +1,12 @@
+//! Where requests go: the Services that select the pods, and the weights in the user's own routes.
+//!
+//! Everything here is pure: objects in, JSON patches out, each with a `test` on exactly what was read, because `rules`
+//! and `backendRefs` are atomic lists.
+
+mod objects;
+mod route;
+mod service;
+
+pub use objects::{HttpRoute, Service, ServiceSpec, changed_by};
+pub use route::{Originals, Shape, accepted, clear, set_weight, shape};
+pub use service::{canary, pin, pinned, ready_by_hash, unpin};
