@@ -1,0 +1,12 @@
+//! The shell: watch, observe, decide, apply. The only place that knows both kube and the engine.
+//!
+//! Data goes one way: watch caches -> [`World`] -> [`observe`] (pure) -> the engine -> [`plan`] (pure: actions to
+//! [`Write`]s) -> send. The simulation uses the same `observe` and `plan` against a model of the API server.
+
+mod observe;
+mod plan;
+mod world;
+
+pub use observe::{Seen, arm_of, governed_workload, observe, troubles};
+pub use plan::{PlanError, plan};
+pub use world::{Kind, Verb, World, Write};

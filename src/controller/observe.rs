@@ -1,0 +1,243 @@
+//! From objects to the engine's plain values. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::world::World;
+use crate::{
+    api::{RolloutRun, names},
+    engine::{Arm, ArmOwner, Latch, Pinned, RouteView, Snapshot, Traffic, Trouble, WorkloadView, reasons},
+    evidence::Judgement,
+    traffic::{self, Service},
+    workload::{Deployment, Pod, ReplicaSet, hash_of, owner_of, template},
+};
+
+/// Reason of the condition that makes `kubectl rollout status` fail.
+pub(super) const DEADLINE: &str = "ProgressDeadlineExceeded";
+/// Begins its message when it is ours.
+pub(super) const OURS: &str = "Serin: ";
+
+/// What the counts say, put beside the objects.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Rates and silence.
+    pub traffic: Traffic,
+    /// Verdicts.
+    pub judgements: Vec<Judgement>,
+}
+
+/// One look at a run.
+pub fn observe(world: &World, run: &RolloutRun, seen: &Seen) -> Snapshot {
+    let canary_service = world.canary_service(run).map(|service| {
+        ready(world, service).get(&run.spec.to.hash).copied().unwrap_or(0)
+    });
+    let wanted = &run.spec.policy.routes;
+    let routes = wanted.iter().filter_map(|wanted| world.routes.iter().find(|route| route.metadata.name.as_ref() == Some(&wanted.name)));
+    let routes = routes.map(|route| {
+        let apex = &run.spec.policy.service;
+        let verdict = traffic::accepted(route);
+        RouteView {
+            name: route.metadata.name.clone().unwrap_or_default(),
+            weight: declared_as_none(route, run, traffic::shape(route, apex, &names::canary_service(apex)).weight),
+            accepted: verdict.is_ok(),
+            message: verdict.err().unwrap_or_default(),
+            changed_by: traffic::changed_by(&route.metadata),
+        }
+    });
+    Snapshot {
+        run: run.metadata.name.clone().unwrap_or_default(),
+        workload: governed_workload(world),
+        stable: arm(world, &run.spec.from.hash, run),
+        canary: arm(world, &run.spec.to.hash, run),
+        services: world.selecting(run).into_iter().map(|service| pinned(world, service)).collect(),
+        canary_service,
+        routes: routes.collect(),
+        traffic: seen.traffic.clone(),
+        judgements: seen.judgements.clone(),
+        troubles: troubles(world, Some(run)),
+    }
+}
+
+/// A pre-declared canary reference at weight 0 is how its owner wrote the route: nothing of ours is in it.
+fn declared_as_none(route: &traffic::HttpRoute, run: &RolloutRun, weight: Option<u32>) -> Option<u32> {
+    let prefix = format!("{}/", route.metadata.name.as_deref().unwrap_or_default());
+    let originals = run.status.as_ref().map(|status| &status.original_weights);
+    let declared = originals.is_some_and(|all| all.iter().any(|(key, value)| key.starts_with(&prefix) && value == "\"declared\""));
+    weight.filter(|weight| !(declared && *weight == 0))
+}
+
+/// The Deployment.
+pub fn governed_workload(world: &World) -> Option<WorkloadView> {
+    let deployment = world.deployment.as_ref()?;
+    let label = |name: &str| deployment.metadata.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
+    let generation = deployment.metadata.generation.unwrap_or(0);
+    let observed = deployment.status.observed_generation >= generation;
+    let replicas = deployment.spec.replicas;
+    let status = &deployment.status;
+    let owned: Vec<&ReplicaSet> = world.replica_sets.iter().filter(|set| owned_by(set, deployment)).collect();
+    let revision = |set: &ReplicaSet| -> i64 {
+        let annotations = set.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(names::REVISION_ANNOTATION)).and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    let same = |set: &&ReplicaSet| template::same(&set.spec.template, &deployment.spec.template);
+    Some(WorkloadView {
+        replicas,
+        paused: deployment.spec.paused,
+        latched: deployment.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(names::LATCHED_ANNOTATION)),
+        rollout_label: label(names::ROLLOUT_LABEL),
+        run_label: label(names::RUN_LABEL),
+        template: template::digest(&deployment.spec.template),
+        template_hashes: world.replica_sets.iter().filter(same).filter_map(hash_of).map(str::to_owned).collect(),
+        active: owned.iter().filter(|set| set.spec.replicas > 0).filter_map(|set| Some((hash_of(set)?.to_owned(), set.spec.replicas))).collect(),
+        newest: owned.iter().max_by_key(|set| revision(set)).and_then(|set| hash_of(set)).map(str::to_owned),
+        settled: observed
+            && status.updated_replicas == replicas
+            && status.replicas == replicas
+            && status.available_replicas == replicas,
+        observed,
+        failure_reported: failure(deployment),
+        revision_history_limit: deployment.spec.revision_history_limit,
+        images: template::images(&deployment.spec.template).into_values().collect::<Vec<_>>().join(", "),
+        deleting: deployment.metadata.deletion_timestamp.is_some(),
+    })
+}
+
+fn failure(deployment: &Deployment) -> bool {
+    deployment.status.conditions.iter().any(|condition| {
+        condition.kind == "Progressing" && condition.reason == DEADLINE && condition.message.starts_with(OURS)
+    })
+}
+
+fn owned_by(set: &ReplicaSet, deployment: &Deployment) -> bool {
+    owner_of(set).is_some_and(|(_, uid)| Some(uid) == deployment.metadata.uid.as_deref())
+}
+
+/// Pods and ReplicaSet of one version.
+fn arm(world: &World, hash: &str, run: &RolloutRun) -> Option<Arm> {
+    let set = world.set(hash)?;
+    let owner = match owner_of(set) {
+        Some((_, uid)) if Some(uid) == run.metadata.uid.as_deref() => match is_borrowed(set) {
+            true => ArmOwner::Borrowed,
+            false => ArmOwner::Run,
+        },
+        Some((_, uid)) if world.deployment.as_ref().is_some_and(|d| d.metadata.uid.as_deref() == Some(uid)) => ArmOwner::Workload,
+        _ => ArmOwner::Nobody,
+    };
+    let pods: Vec<&Pod> = world.pods.iter().filter(|pod| pod.hash() == Some(hash)).collect();
+    let staying = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let count = |pods: usize| i32::try_from(pods).unwrap_or(i32::MAX);
+    let failure = set.status.conditions.iter().find(|condition| condition.kind == "ReplicaFailure" && condition.status == "True");
+    Some(Arm {
+        owner,
+        wanted: set.spec.replicas,
+        pods: count(staying.count()),
+        ready: count(pods.iter().filter(|pod| pod.is_ready()).count()),
+        restarts: pods.iter().map(|pod| pod.restarts()).sum(),
+        blocked: failure.map(|condition| condition.message.clone()).or_else(|| pods.iter().find_map(|pod| pod.blocked().or_else(|| unscheduled(pod)))),
+    })
+}
+
+/// It had a revision of the Deployment before: it came from its history.
+pub(super) fn is_borrowed(set: &ReplicaSet) -> bool {
+    set.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(names::REVISION_ANNOTATION))
+}
+
+fn unscheduled(pod: &Pod) -> Option<String> {
+    let condition = pod.status.conditions.iter().find(|condition| condition.kind == "PodScheduled" && condition.status == "False")?;
+    Some(condition.message.clone())
+}
+
+/// Which arm of the run a pod belongs to.
+pub fn arm_of(pod: &Pod, run: &RolloutRun) -> Option<crate::telemetry::Arm> {
+    match pod.hash()? {
+        hash if hash == run.spec.from.hash => Some(crate::telemetry::Arm::Stable),
+        hash if hash == run.spec.to.hash => Some(crate::telemetry::Arm::Canary),
+        _ => None,
+    }
+}
+
+fn pinned(world: &World, service: &Service) -> Pinned {
+    Pinned {
+        name: service.metadata.name.clone().unwrap_or_default(),
+        hash: traffic::pinned(service).map(str::to_owned),
+        ready: ready(world, service),
+        changed_by: traffic::changed_by(&service.metadata),
+    }
+}
+
+fn ready(world: &World, service: &Service) -> BTreeMap<String, usize> {
+    let of_service = |slice: &&EndpointSlice| {
+        let labels = slice.metadata.labels.as_ref();
+        labels.and_then(|labels| labels.get("kubernetes.io/service-name")) == service.metadata.name.as_ref()
+    };
+    traffic::ready_by_hash(world.endpoint_slices.iter().filter(of_service), |name| {
+        let pod = world.pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name))?;
+        pod.hash().map(str::to_owned)
+    })
+}
+
+/// What a person must mend before, or during, a run.
+pub fn troubles(world: &World, run: Option<&RolloutRun>) -> Vec<Trouble> {
+    let spec = run.map_or(&world.rollout.spec, |run| &run.spec.policy);
+    let Some(deployment) = &world.deployment else { return Vec::new() };
+    let mut troubles = Vec::new();
+    let mut say = |reason, message: String| troubles.push(Trouble { reason, message });
+    let name = deployment.metadata.name.as_deref().unwrap_or_default();
+    let mine = world.rollout.metadata.name.as_deref();
+    let other = world.others.iter().find(|other| {
+        other.metadata.name.as_deref() != mine
+            && other.spec.workload_ref == spec.workload_ref
+            && (other.metadata.creation_timestamp.clone(), other.metadata.name.clone())
+                < (world.rollout.metadata.creation_timestamp.clone(), world.rollout.metadata.name.clone())
+    });
+    if let Some(other) = other {
+        let other = other.metadata.name.as_deref().unwrap_or_default();
+        say(reasons::WORKLOAD_TAKEN, format!("Deployment {name} is governed by Rollout {other}, which is older: delete one of the two"));
+    }
+    if deployment.spec.revision_history_limit == 0 {
+        say(reasons::NO_REVISION_HISTORY, format!("Deployment {name} has revisionHistoryLimit 0, so there is nothing to go back to: set it to 1 or more"));
+    }
+    let labels = template::labels(&deployment.spec.template);
+    match world.services.iter().find(|service| service.metadata.name.as_ref() == Some(&spec.service)) {
+        None => say(reasons::SERVICE_MISSING, format!("expected Service {} in this namespace, found none: create it, or correct spec.service", spec.service)),
+        Some(service) if service.spec.cluster_ip == "None" => {
+            say(reasons::SERVICE_HEADLESS, format!("Service {} is headless (clusterIP: None), so its callers choose pods themselves: use a Service with a cluster IP", spec.service));
+        }
+        Some(service) => {
+            let wrong = service.spec.selector.iter().find(|(key, value)| *key != names::HASH_LABEL && labels.get(*key) != Some(value));
+            if let Some((key, value)) = wrong {
+                say(reasons::SERVICE_MISMATCH, format!("Service {} selects {key}={value}, but the pods of Deployment {name} have {}: correct one of the two", spec.service, labels.get(key).map_or("no such label".to_owned(), |is| format!("{key}={is}"))));
+            } else if service.spec.selector.is_empty() {
+                say(reasons::SERVICE_MISMATCH, format!("Service {} has no selector: give it the labels of the pods of Deployment {name}", spec.service));
+            }
+        }
+    }
+    for wanted in &spec.routes {
+        match world.routes.iter().find(|route| route.metadata.name.as_ref() == Some(&wanted.name)) {
+            None => say(reasons::ROUTE_MISSING, format!("expected HTTPRoute {} in this namespace, found none: create it, or correct spec.routes", wanted.name)),
+            Some(route) if traffic::shape(route, &spec.service, "").rules == 0 => {
+                say(reasons::ROUTE_MISMATCH, format!("HTTPRoute {} has no rule whose backendRefs name Service {}: add one, or correct spec.routes or spec.service", wanted.name, spec.service));
+            }
+            Some(_) => {}
+        }
+    }
+    let port = &spec.telemetry.scrape.port;
+    if template::port(&deployment.spec.template, port).is_none() {
+        let found = template::port_names(&deployment.spec.template).join(", ");
+        say(reasons::METRICS_PORT_MISSING, format!("no container port of Deployment {name} is called {port} (found: {}): name the port, or correct spec.telemetry.scrape.port", if found.is_empty() { "none with a name" } else { &found }));
+    }
+    troubles
+}
+
+/// How the chart has set the latch up.
+impl std::str::FromStr for Latch {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "policy" => Ok(Self::Policy),
+            "pause" => Ok(Self::Pause),
+            other => Err(format!("expected policy or pause, found {other}")),
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! From actions to writes. Pure: an action and the world in, writes out; no writes if it is so already.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    observe::{DEADLINE, OURS, is_borrowed},
+    world::{Kind, Verb, World, Write},
+};
+use crate::{
+    api::{RolloutRun, Version, names},
+    engine::Action,
+    traffic::{self, Originals},
+    workload::{self, Deployment, ReplicaSet, hash_of, owner_of, template},
+};
+
+/// An action that can't be turned into writes because something is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{action}: expected {expected}, found none (yet); trying again")]
+pub struct PlanError {
+    action: &'static str,
+    expected: String,
+}
+
+fn missing(action: &'static str, expected: impl Into<String>) -> PlanError {
+    PlanError { action, expected: expected.into() }
+}
+
+/// Writes for one action. `run` is the run that acts, if any.
+///
+/// # Errors
+/// When an object that it needs is not there.
+pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Timestamp) -> Result<Vec<Write>, PlanError> {
+    let deployment = || world.deployment.as_ref().ok_or_else(|| missing("workload", format!("Deployment {}", world.rollout.spec.workload_ref.name)));
+    let run_of = || run.ok_or_else(|| missing("run", "a run"));
+    let one = |write: Write| Ok(vec![write]);
+    match action {
+        Action::LabelWorkload => {
+            let value = json!(world.rollout.metadata.name);
+            one(set_label(deployment()?, names::ROLLOUT_LABEL, Some(value)))
+        }
+        Action::HoldWorkload => {
+            let deployment = deployment()?;
+            let mut ops = label_ops(deployment, names::RUN_LABEL, Some(json!(run_of()?.metadata.name)));
+            // A run must not go on over a Deployment that moves by itself.
+            ops.push(json!({"op": "test", "path": "/spec/paused", "value": true}));
+            one(Write::patch(Kind::Deployment, &deployment.metadata, Value::Array(ops)))
+        }
+        Action::ReleaseWorkload => one(set_label(deployment()?, names::RUN_LABEL, None)),
+        Action::UnlabelWorkload => Ok(unlabel(deployment()?)),
+        Action::PauseWorkload => {
+            let deployment = deployment()?;
+            one(Write::patch(Kind::Deployment, &deployment.metadata, guarded(deployment, vec![json!({"op": "add", "path": "/spec/paused", "value": true})])))
+        }
+        Action::UnpauseWorkload { serving } => unpause(world, deployment()?, serving),
+        Action::Pin { service, hash } => {
+            let service = world.service(service).ok_or_else(|| missing("pin", format!("Service {service}")))?;
+            one(Write::patch(Kind::Service, &service.metadata, traffic::pin(service, hash)))
+        }
+        Action::Unpin { service } => {
+            let service = world.service(service).filter(|service| traffic::pinned(service).is_some());
+            Ok(service.map(|service| Write::patch(Kind::Service, &service.metadata, traffic::unpin(service))).into_iter().collect())
+        }
+        Action::EnsureCanaryService => {
+            let run = run_of()?;
+            let apex = world.service(&run.spec.policy.service).ok_or_else(|| missing("canary service", format!("Service {}", run.spec.policy.service)))?;
+            one(Write { kind: Kind::Service, name: names::canary_service(&run.spec.policy.service), verb: Verb::Create(traffic::canary(apex, run)) })
+        }
+        Action::DeleteCanaryService => {
+            let service = world.canary_service(run_of()?);
+            Ok(service.map(|service| Write::delete(Kind::Service, &service.metadata)).into_iter().collect())
+        }
+        Action::EnsureCanary { replicas } => ensure_canary(world, run_of()?, *replicas),
+        Action::RemoveCanary => Ok(remove_canary(world, run_of()?)),
+        Action::ReturnBorrowed => Ok(return_borrowed(world)),
+        Action::SetWeight { weight } => Ok(set_weight(world, run_of()?, *weight)),
+        Action::ClearRoutes => Ok(clear_routes(world, run_of()?)),
+        Action::HandOver => {
+            let run = run_of()?;
+            let set = ours(world, run).ok_or_else(|| missing("hand over", "the canary's ReplicaSet"))?;
+            one(Write::patch(Kind::ReplicaSet, &set.metadata, workload::hand_over(deployment()?, set)))
+        }
+        Action::ScaleDownOld => {
+            let (run, deployment) = (run_of()?, deployment()?);
+            let old = world.replica_sets.iter().filter(|set| {
+                hash_of(set) != Some(&run.spec.to.hash) && set.spec.replicas > 0
+                    && owner_of(set).is_some_and(|(_, uid)| Some(uid) == deployment.metadata.uid.as_deref())
+            });
+            Ok(old.map(|set| Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale_down(set))).collect())
+        }
+        Action::ReportFailure { message } => one(progressing(deployment()?, "False", DEADLINE, &format!("{OURS}{message}"), now)),
+        Action::ClearFailure => one(progressing(deployment()?, "True", "NewReplicaSetAvailable", "Serin: the earlier failure is history", now)),
+        Action::StartRun => one(start_run(world, deployment()?)?),
+        Action::ForgetRun { run } => {
+            let run = world.runs.iter().find(|other| other.metadata.name.as_ref() == Some(run));
+            Ok(run.map(|run| Write::delete(Kind::RolloutRun, &run.metadata)).into_iter().collect())
+        }
+        Action::AddFinalizer => Ok(finalizer(world, run, true)),
+        Action::RemoveFinalizer => Ok(finalizer(world, run, false)),
+    }
+}
+
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// Any change of the spec in between makes the patch fail.
+fn guarded(deployment: &Deployment, ops: Vec<Value>) -> Value {
+    let test = json!({"op": "test", "path": "/metadata/generation", "value": deployment.metadata.generation});
+    Value::Array(std::iter::once(test).chain(ops).collect())
+}
+
+fn label_ops(deployment: &Deployment, label: &str, value: Option<Value>) -> Vec<Value> {
+    let labels = deployment.metadata.labels.as_ref();
+    let there = labels.is_some_and(|labels| labels.contains_key(label));
+    let path = format!("/metadata/labels/{}", escaped(label));
+    match (value, labels) {
+        (Some(value), Some(_)) => vec![json!({"op": "add", "path": path, "value": value})],
+        (Some(value), None) => vec![json!({"op": "add", "path": "/metadata/labels", "value": {label: value}})],
+        (None, _) if there => vec![json!({"op": "remove", "path": path})],
+        (None, _) => Vec::new(),
+    }
+}
+
+fn set_label(deployment: &Deployment, label: &str, value: Option<Value>) -> Write {
+    Write::patch(Kind::Deployment, &deployment.metadata, Value::Array(label_ops(deployment, label, value)))
+}
+
+fn latched_ops(deployment: &Deployment) -> Vec<Value> {
+    let there = deployment.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(names::LATCHED_ANNOTATION));
+    let path = format!("/metadata/annotations/{}", escaped(names::LATCHED_ANNOTATION));
+    there.then(|| json!({"op": "remove", "path": path})).into_iter().collect()
+}
+
+fn unlabel(deployment: &Deployment) -> Vec<Write> {
+    let mut ops = label_ops(deployment, names::ROLLOUT_LABEL, None);
+    ops.extend(label_ops(deployment, names::RUN_LABEL, None));
+    ops.extend(latched_ops(deployment));
+    match ops.is_empty() {
+        true => Vec::new(),
+        false => vec![Write::patch(Kind::Deployment, &deployment.metadata, Value::Array(ops))],
+    }
+}
+
+/// Unpauses only the very spec whose template was compared with the ReplicaSet that serves: a template written in
+/// between must not slip through.
+fn unpause(world: &World, deployment: &Deployment, serving: &str) -> Result<Vec<Write>, PlanError> {
+    let set = world.set(serving).ok_or_else(|| missing("unpause", format!("ReplicaSet {serving}")))?;
+    if !template::same(&set.spec.template, &deployment.spec.template) {
+        return Ok(Vec::new());
+    }
+    let mut ops = vec![json!({"op": "add", "path": "/spec/paused", "value": false})];
+    ops.extend(latched_ops(deployment));
+    Ok(vec![Write::patch(Kind::Deployment, &deployment.metadata, guarded(deployment, ops))])
+}
+
+/// The canary's ReplicaSet, if the run owns it.
+fn ours<'a>(world: &'a World, run: &RolloutRun) -> Option<&'a ReplicaSet> {
+    let set = world.set(&run.spec.to.hash)?;
+    owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref()).then_some(set)
+}
+
+fn ensure_canary(world: &World, run: &RolloutRun, replicas: i32) -> Result<Vec<Write>, PlanError> {
+    if let Some(set) = ours(world, run) {
+        let differs = set.spec.replicas != replicas;
+        return Ok(differs.then(|| Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale(set, replicas))).into_iter().collect());
+    }
+    let deployment = world.deployment.as_ref().ok_or_else(|| missing("canary", "the Deployment"))?;
+    if let Some(kept) = world.set(&run.spec.to.hash) {
+        let in_history = owner_of(kept).is_some_and(|(_, uid)| Some(uid) == deployment.metadata.uid.as_deref());
+        return match in_history {
+            true => Ok(vec![Write::patch(Kind::ReplicaSet, &kept.metadata, workload::borrow(kept, run))]),
+            false => Err(missing("canary", format!("ReplicaSet {} without another owner", run.spec.to.hash))),
+        };
+    }
+    if template::digest(&deployment.spec.template) != run.spec.to.template {
+        return Err(missing("canary", "the template that this run releases"));
+    }
+    let body = workload::canary(deployment, run, replicas);
+    let name = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok(vec![Write { kind: Kind::ReplicaSet, name, verb: Verb::Create(body) }])
+}
+
+/// Pods first; the ReplicaSet when they are gone. A borrowed one stays ours at 0: a paused Deployment that is scaled up
+/// from 0 would wake it.
+fn remove_canary(world: &World, run: &RolloutRun) -> Vec<Write> {
+    let Some(set) = ours(world, run) else { return Vec::new() };
+    let pods = world.pods.iter().any(|pod| pod.hash() == Some(&run.spec.to.hash) && pod.metadata.deletion_timestamp.is_none());
+    if set.spec.replicas > 0 {
+        return vec![Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale(set, 0))];
+    }
+    if pods || is_borrowed(set) {
+        return Vec::new();
+    }
+    vec![Write::delete(Kind::ReplicaSet, &set.metadata)]
+}
+
+fn return_borrowed(world: &World) -> Vec<Write> {
+    let runs: Vec<&str> = world.runs.iter().filter_map(|run| run.metadata.uid.as_deref()).collect();
+    let ours = world.replica_sets.iter().filter(|set| is_borrowed(set) && owner_of(set).is_some_and(|(_, uid)| runs.contains(&uid)));
+    ours.map(|set| Write::patch(Kind::ReplicaSet, &set.metadata, workload::give_back(set))).collect()
+}
+
+fn originals(run: &RolloutRun) -> Originals {
+    let kept = run.status.as_ref().map(|status| &status.original_weights);
+    kept.into_iter().flatten().filter_map(|(key, text)| Some((key.clone(), serde_json::from_str(text).ok()?))).collect()
+}
+
+/// Before the first weight the routes' own weights are written into the run's status, so that they can be put back.
+fn set_weight(world: &World, run: &RolloutRun, weight: u32) -> Vec<Write> {
+    let apex = &run.spec.policy.service;
+    let canary = names::canary_service(apex);
+    let mut known = originals(run);
+    let before = known.len();
+    let mut writes = Vec::new();
+    for route in routes(world, run) {
+        let shape = traffic::shape(route, apex, &canary);
+        if shape.rules == 0 || shape.weight == Some(weight) || (shape.weight.is_none() && weight == 0) {
+            continue;
+        }
+        let (patch, originals) = traffic::set_weight(route, apex, &canary, weight, &known);
+        known = originals;
+        writes.push(Write::patch(Kind::HttpRoute, &route.metadata, patch));
+    }
+    if known.len() != before {
+        let text: serde_json::Map<String, Value> = known.iter().map(|(key, value)| (key.clone(), json!(value.to_string()))).collect();
+        let ops = json!([{"op": "add", "path": "/status/originalWeights", "value": text}]);
+        writes.insert(0, Write { kind: Kind::RolloutRun, name: run.metadata.name.clone().unwrap_or_default(), verb: Verb::PatchStatus(ops) });
+    }
+    writes
+}
+
+fn clear_routes(world: &World, run: &RolloutRun) -> Vec<Write> {
+    let apex = &run.spec.policy.service;
+    let canary = names::canary_service(apex);
+    let ours = routes(world, run).filter(|route| traffic::shape(route, apex, &canary).weight.is_some());
+    ours.map(|route| Write::patch(Kind::HttpRoute, &route.metadata, traffic::clear(route, apex, &canary, &originals(run)))).collect()
+}
+
+fn routes<'a>(world: &'a World, run: &'a RolloutRun) -> impl Iterator<Item = &'a traffic::HttpRoute> {
+    let wanted = &run.spec.policy.routes;
+    world.routes.iter().filter(|route| wanted.iter().any(|wanted| Some(&wanted.name) == route.metadata.name.as_ref()))
+}
+
+/// The condition by which `kubectl rollout status` ends.
+fn progressing(deployment: &Deployment, status: &str, reason: &str, message: &str, now: Timestamp) -> Write {
+    let time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let condition = json!({
+        "type": "Progressing", "status": status, "reason": reason, "message": message.chars().take(1024).collect::<String>(),
+        "lastUpdateTime": time, "lastTransitionTime": time
+    });
+    let at = deployment.status.conditions.iter().position(|condition| condition.kind == "Progressing");
+    let ops = match at {
+        Some(index) => json!([
+            {"op": "test", "path": format!("/status/conditions/{index}/type"), "value": "Progressing"},
+            {"op": "replace", "path": format!("/status/conditions/{index}"), "value": condition}]),
+        None if deployment.status.conditions.is_empty() => json!([{"op": "add", "path": "/status/conditions", "value": [condition]}]),
+        None => json!([{"op": "add", "path": "/status/conditions/-", "value": condition}]),
+    };
+    Write { kind: Kind::Deployment, name: deployment.metadata.name.clone().unwrap_or_default(), verb: Verb::PatchStatus(ops) }
+}
+
+/// A run for the Deployment's template: its name is the next number, so that two controllers create one run.
+fn start_run(world: &World, deployment: &Deployment) -> Result<Write, PlanError> {
+    let rollout = world.rollout.metadata.name.clone().unwrap_or_default();
+    let number = world.runs.iter().filter_map(|run| number_of(&rollout, run)).max().unwrap_or(0) + 1;
+    let name = format!("{rollout}-{number}");
+    let owned = || world.replica_sets.iter().filter(|set| owner_of(set).is_some_and(|(_, uid)| Some(uid) == deployment.metadata.uid.as_deref()));
+    let revision = |set: &ReplicaSet| set.metadata.annotations.as_ref().and_then(|all| all.get(names::REVISION_ANNOTATION)).cloned();
+    let number_of_revision = |set: &&ReplicaSet| revision(set).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+    let serving = owned().max_by_key(|set| (set.spec.replicas > 0, number_of_revision(set)));
+    let serving = serving.ok_or_else(|| missing("start run", "a ReplicaSet that serves"))?;
+    let digest = template::digest(&deployment.spec.template);
+    let kept = owned().find(|set| template::same(&set.spec.template, &deployment.spec.template));
+    let version = |set: &ReplicaSet| Version {
+        hash: hash_of(set).unwrap_or_default().to_owned(),
+        template: template::digest(&set.spec.template),
+        revision: revision(set),
+        images: template::images(&set.spec.template),
+    };
+    let to = kept.map(version).unwrap_or_else(|| Version {
+        hash: template::hash(&digest, &name),
+        template: digest,
+        revision: None,
+        images: template::images(&deployment.spec.template),
+    });
+    let owner = &world.rollout.metadata;
+    let body = json!({
+        "apiVersion": format!("{}/v1alpha1", names::GROUP), "kind": "RolloutRun",
+        "metadata": {
+            "name": name, "namespace": owner.namespace, "finalizers": [names::FINALIZER],
+            "labels": {names::ROLLOUT_LABEL: owner.name},
+            "ownerReferences": [{"apiVersion": format!("{}/v1alpha1", names::GROUP), "kind": "Rollout", "controller": true,
+                                 "blockOwnerDeletion": true, "name": owner.name, "uid": owner.uid}]
+        },
+        "spec": {"rolloutRef": {"name": owner.name}, "from": version(serving), "to": to, "policy": world.rollout.spec,
+                 "paused": false, "abort": false, "approved": 0, "retry": false}
+    });
+    Ok(Write { kind: Kind::RolloutRun, name, verb: Verb::Create(body) })
+}
+
+/// The number in a run's name.
+pub(super) fn number_of(rollout: &str, run: &RolloutRun) -> Option<u64> {
+    run.metadata.name.as_deref()?.strip_prefix(rollout)?.strip_prefix('-')?.parse().ok()
+}
+
+fn finalizer(world: &World, run: Option<&RolloutRun>, add: bool) -> Vec<Write> {
+    let (kind, metadata) = match run {
+        Some(run) => (Kind::RolloutRun, &run.metadata),
+        None => (Kind::Rollout, &world.rollout.metadata),
+    };
+    let is = metadata.finalizers.clone().unwrap_or_default();
+    let mut next: Vec<String> = is.iter().filter(|name| *name != names::FINALIZER).cloned().collect();
+    if add {
+        next.push(names::FINALIZER.to_owned());
+    }
+    if next == is {
+        return Vec::new();
+    }
+    let test = match &metadata.finalizers {
+        Some(is) => json!({"op": "test", "path": "/metadata/finalizers", "value": is}),
+        None => json!({"op": "test", "path": "/metadata/uid", "value": metadata.uid}),
+    };
+    vec![Write::patch(kind, metadata, json!([test, {"op": "add", "path": "/metadata/finalizers", "value": next}]))]
+}

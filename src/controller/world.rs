@@ -1,0 +1,173 @@
+//! All objects of one Rollout's neighbourhood, and writes to them as values.
+
+use k8s_openapi::{api::discovery::v1::EndpointSlice, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use serde_json::Value;
+
+use crate::{
+    api::{Phase, Rollout, RolloutRun, names},
+    traffic::{HttpRoute, Service},
+    workload::{Deployment, Pod, ReplicaSet, hash_of},
+};
+
+/// What the watch caches show of a Rollout's namespace, narrowed to what concerns it.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The policy.
+    pub rollout: Rollout,
+    /// Its runs, oldest first.
+    pub runs: Vec<RolloutRun>,
+    /// All Rollouts of the namespace, to see who governs a workload.
+    pub others: Vec<Rollout>,
+    /// The Deployment.
+    pub deployment: Option<Deployment>,
+    /// ReplicaSets that the Deployment's selector selects.
+    pub replica_sets: Vec<ReplicaSet>,
+    /// Pods that it selects.
+    pub pods: Vec<Pod>,
+    /// All Services of the namespace.
+    pub services: Vec<Service>,
+    /// EndpointSlices of the namespace.
+    pub endpoint_slices: Vec<EndpointSlice>,
+    /// The policy's routes, as far as they exist.
+    pub routes: Vec<HttpRoute>,
+}
+
+/// Kinds that Serin writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// serin.dev Rollout.
+    Rollout,
+    /// serin.dev RolloutRun.
+    RolloutRun,
+    /// apps Deployment.
+    Deployment,
+    /// apps ReplicaSet.
+    ReplicaSet,
+    /// core Service.
+    Service,
+    /// gateway.networking.k8s.io HTTPRoute.
+    HttpRoute,
+}
+
+/// What a write does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verb {
+    /// Create this object.
+    Create(Value),
+    /// A JSON patch; with `test` operations where it matters what was there.
+    Patch(Value),
+    /// A JSON patch of the status.
+    PatchStatus(Value),
+    /// Delete, if it still is the object with this uid.
+    Delete {
+        /// metadata.uid.
+        uid: String,
+    },
+}
+
+/// One write to the API server, in the Rollout's namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// Of this kind.
+    pub kind: Kind,
+    /// With this name.
+    pub name: String,
+    /// What to do.
+    pub verb: Verb,
+}
+
+impl Kind {
+    /// Its name in metrics and errors.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rollout => "Rollout",
+            Self::RolloutRun => "RolloutRun",
+            Self::Deployment => "Deployment",
+            Self::ReplicaSet => "ReplicaSet",
+            Self::Service => "Service",
+            Self::HttpRoute => "HTTPRoute",
+        }
+    }
+}
+
+impl Write {
+    /// A JSON patch.
+    pub fn patch(kind: Kind, metadata: &ObjectMeta, ops: Value) -> Self {
+        Self { kind, name: metadata.name.clone().unwrap_or_default(), verb: Verb::Patch(ops) }
+    }
+    /// A whole new status, written only over the version that was read.
+    pub fn status(kind: Kind, metadata: &ObjectMeta, status: Value) -> Self {
+        let ops = serde_json::json!([
+            {"op": "test", "path": "/metadata/resourceVersion", "value": metadata.resource_version},
+            {"op": "add", "path": "/status", "value": status}
+        ]);
+        Self { kind, name: metadata.name.clone().unwrap_or_default(), verb: Verb::PatchStatus(ops) }
+    }
+    /// A delete of exactly this object.
+    pub fn delete(kind: Kind, metadata: &ObjectMeta) -> Self {
+        let uid = metadata.uid.clone().unwrap_or_default();
+        Self { kind, name: metadata.name.clone().unwrap_or_default(), verb: Verb::Delete { uid } }
+    }
+    /// What it does, for logs and metrics.
+    pub fn verb(&self) -> &'static str {
+        match self.verb {
+            Verb::Create(_) => "create",
+            Verb::Patch(_) => "patch",
+            Verb::PatchStatus(_) => "patch status",
+            Verb::Delete { .. } => "delete",
+        }
+    }
+}
+
+impl World {
+    /// The run under way.
+    pub fn active(&self) -> Option<&RolloutRun> {
+        self.runs.iter().rev().find(|run| !phase_of(run).is_terminal())
+    }
+    /// The newest run.
+    pub fn last(&self) -> Option<&RolloutRun> {
+        self.runs.last()
+    }
+    /// The ReplicaSet with this pod-template-hash.
+    pub fn set(&self, hash: &str) -> Option<&ReplicaSet> {
+        self.replica_sets.iter().find(|set| hash_of(set) == Some(hash))
+    }
+    /// The Service with this name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.metadata.name.as_deref() == Some(name))
+    }
+    /// The apex.
+    pub fn apex(&self) -> Option<&Service> {
+        self.service(&self.rollout.spec.service)
+    }
+    /// The canary's Service, if it belongs to this run.
+    pub fn canary_service(&self, run: &RolloutRun) -> Option<&Service> {
+        let service = self.service(&names::canary_service(&run.spec.policy.service))?;
+        let label = service.metadata.labels.as_ref()?.get(names::RUN_LABEL)?;
+        (Some(label) == run.metadata.name.as_ref()).then_some(service)
+    }
+    /// Services that select the workload's pods, the apex first, those of the canary and opted-out ones left out.
+    pub fn selecting(&self, run: &RolloutRun) -> Vec<&Service> {
+        let Some(deployment) = &self.deployment else { return Vec::new() };
+        let labels = crate::workload::template::labels(&deployment.spec.template);
+        let apex = run.spec.policy.service.as_str();
+        let selects = |service: &&Service| {
+            let name = service.metadata.name.as_deref() == Some(apex);
+            let made_by_us = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::RUN_LABEL));
+            let annotations = service.metadata.annotations.as_ref();
+            let opted_out = annotations.and_then(|all| all.get(names::PIN_ANNOTATION)).is_some_and(|value| value == "false");
+            let selector = &service.spec.selector;
+            let matches = !selector.is_empty()
+                && selector.iter().all(|(key, value)| key == names::HASH_LABEL || labels.get(key) == Some(value));
+            !made_by_us && (name || !opted_out) && matches
+        };
+        let mut services: Vec<&Service> = self.services.iter().filter(selects).collect();
+        services.sort_by_key(|service| (service.metadata.name.as_deref() != Some(apex), service.metadata.name.clone()));
+        services
+    }
+}
+
+/// Where a run is; a new one prepares.
+pub fn phase_of(run: &RolloutRun) -> Phase {
+    run.status.as_ref().and_then(|status| status.phase).unwrap_or_default()
+}
