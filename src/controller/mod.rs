@@ -3,10 +3,19 @@
 //! Data goes one way: watch caches -> [`World`] -> [`observe`] (pure) -> the engine -> [`plan`] (pure: actions to
 //! [`Write`]s) -> send. The simulation uses the same `observe` and `plan` against a model of the API server.
 
+mod caches;
+mod lease;
+mod metrics;
 mod observe;
 mod plan;
+mod send;
+mod sensor;
+mod serve;
+mod shell;
+mod start;
 mod world;
 
 pub use observe::{Seen, arm_of, governed_workload, observe, troubles};
 pub use plan::{PlanError, plan};
+pub use start::{Settings, StartError, client, run};
 pub use world::{Kind, Verb, World, Write};

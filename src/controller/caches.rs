@@ -1,0 +1,310 @@
+//! Watch caches: one set per namespace that has a Rollout, started with its first one. An idle namespace costs no
+//! requests but watch renewals.
+
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::NamespaceResourceScope,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::{
+    plan::number_of,
+    world::{Kind, World},
+};
+use crate::{
+    api::{Rollout, RolloutRun},
+    traffic::{HttpRoute, Service},
+    workload::{Deployment, Pod, ReplicaSet},
+};
+
+/// Rollouts that should be looked at again.
+pub(super) type Triggers = mpsc::UnboundedSender<ObjectRef<Rollout>>;
+
+/// A write of ours that the caches have not shown yet.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub kind: Kind,
+    pub name: String,
+    pub wrote: Wrote,
+    pub at: Instant,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Wrote {
+    /// The object as of this resourceVersion.
+    Version(u64),
+    /// Deleted, or being deleted.
+    Gone { uid: String },
+}
+
+/// After this long a watch is late, and what was read is acted on; each write still tests what it was based on.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One namespace.
+pub(super) struct Namespace {
+    rollouts: Store<Rollout>,
+    runs: Store<RolloutRun>,
+    deployments: Store<Deployment>,
+    replica_sets: Store<ReplicaSet>,
+    pods: Store<Pod>,
+    services: Store<Service>,
+    endpoint_slices: Store<EndpointSlice>,
+    routes: Mutex<Option<Store<HttpRoute>>>,
+    pending: Mutex<HashMap<String, Vec<Pending>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    client: Client,
+    name: String,
+    triggers: Triggers,
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+}
+
+/// All namespaces with Rollouts.
+pub(super) struct Caches {
+    client: Client,
+    triggers: Triggers,
+    namespaces: Mutex<HashMap<String, Arc<Namespace>>>,
+}
+
+impl Caches {
+    pub fn new(client: Client, triggers: Triggers) -> Self {
+        Self { client, triggers, namespaces: Mutex::default() }
+    }
+
+    /// The namespace's caches; they are being filled if this is the first call.
+    pub fn namespace(&self, name: &str) -> Arc<Namespace> {
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = namespaces.entry(name.to_owned()).or_insert_with(|| Arc::new(Namespace::start(&self.client, name, &self.triggers)));
+        Arc::clone(started)
+    }
+
+    /// Ends the watches of a namespace whose last Rollout is gone.
+    pub fn leave(&self, name: &str) {
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        if namespaces.get(name).is_some_and(|namespace| namespace.rollouts.is_empty()) {
+            namespaces.remove(name);
+        }
+    }
+}
+
+impl Namespace {
+    fn start(client: &Client, name: &str, triggers: &Triggers) -> Self {
+        let mut tasks = Vec::new();
+        let (rollouts, task) = watch::<Rollout>(client, name, Box::new(|| ()));
+        tasks.push(task);
+        let trigger = || -> Box<dyn Fn() + Send + Sync> {
+            let (store, triggers) = (rollouts.clone(), triggers.clone());
+            Box::new(move || {
+                for rollout in store.state() {
+                    // The receiver is gone only when the controller ends.
+                    let _ = triggers.send(ObjectRef::from_obj(rollout.as_ref()));
+                }
+            })
+        };
+        macro_rules! cache {
+            ($kind:ty) => {{
+                let (store, task) = watch::<$kind>(client, name, trigger());
+                tasks.push(task);
+                store
+            }};
+        }
+        Self {
+            runs: cache!(RolloutRun),
+            deployments: cache!(Deployment),
+            replica_sets: cache!(ReplicaSet),
+            pods: cache!(Pod),
+            services: cache!(Service),
+            endpoint_slices: cache!(EndpointSlice),
+            routes: Mutex::new(None),
+            pending: Mutex::default(),
+            tasks: Mutex::new(tasks),
+            rollouts: rollouts.clone(),
+            client: client.clone(),
+            name: name.to_owned(),
+            triggers: triggers.clone(),
+        }
+    }
+
+    /// Routes are watched only where a Rollout names one: a cluster may have no Gateway API.
+    fn routes(&self) -> Store<HttpRoute> {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes
+            .get_or_insert_with(|| {
+                let (rollouts, triggers) = (self.rollouts.clone(), self.triggers.clone());
+                let (store, task) = watch::<HttpRoute>(
+                    &self.client,
+                    &self.name,
+                    Box::new(move || {
+                        for rollout in rollouts.state() {
+                            let _ = triggers.send(ObjectRef::from_obj(rollout.as_ref()));
+                        }
+                    }),
+                );
+                self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+                store
+            })
+            .clone()
+    }
+
+    /// Every cache has had its first list.
+    pub async fn ready(&self, routed: bool) -> bool {
+        let wait = async {
+            let _ = self.rollouts.wait_until_ready().await;
+            let _ = self.runs.wait_until_ready().await;
+            let _ = self.deployments.wait_until_ready().await;
+            let _ = self.replica_sets.wait_until_ready().await;
+            let _ = self.pods.wait_until_ready().await;
+            let _ = self.services.wait_until_ready().await;
+            let _ = self.endpoint_slices.wait_until_ready().await;
+            if routed {
+                let _ = self.routes().wait_until_ready().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), wait).await.is_ok()
+    }
+
+    /// Remembers a write until the caches show it.
+    pub fn wrote(&self, rollout: &str, pending: Pending) {
+        let mut all = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(rollout.to_owned()).or_default().push(pending);
+    }
+
+    /// The caches show all that was written for this Rollout (or are late beyond patience).
+    pub fn caught_up(&self, rollout: &str) -> bool {
+        let mut all = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(pending) = all.get_mut(rollout) else { return true };
+        pending.retain(|write| write.at.elapsed() < PATIENCE && !self.shows(write));
+        pending.is_empty()
+    }
+
+    fn shows(&self, write: &Pending) -> bool {
+        match write.kind {
+            Kind::Rollout => shows(&self.rollouts, &self.name, write),
+            Kind::RolloutRun => shows(&self.runs, &self.name, write),
+            Kind::Deployment => shows(&self.deployments, &self.name, write),
+            Kind::ReplicaSet => shows(&self.replica_sets, &self.name, write),
+            Kind::Service => shows(&self.services, &self.name, write),
+            Kind::HttpRoute => shows(&self.routes(), &self.name, write),
+        }
+    }
+
+    /// What concerns this Rollout; `None` if it is gone.
+    pub fn world(&self, rollout: &str) -> Option<World> {
+        let rollout = Arc::unwrap_or_clone(self.rollouts.get(&ObjectRef::new(rollout).within(&self.name))?);
+        let name = rollout.name_any();
+        let mut runs: Vec<RolloutRun> = owned(self.runs.state_filter(|run| run.spec.rollout_ref.name == name));
+        runs.sort_by_key(|run| number_of(&name, run));
+        let deployment = self.deployments.get(&ObjectRef::new(&rollout.spec.workload_ref.name).within(&self.name));
+        let deployment = deployment.map(Arc::unwrap_or_clone);
+        let selects = |labels: Option<&std::collections::BTreeMap<String, String>>| match (&deployment, labels) {
+            (Some(deployment), Some(labels)) => deployment.spec.selector.selects(labels),
+            _ => false,
+        };
+        let routed = !rollout.spec.routes.is_empty() || runs.last().is_some_and(|run| !run.spec.policy.routes.is_empty());
+        let routes = match routed {
+            true => owned(self.routes().state()),
+            false => Vec::new(),
+        };
+        let run_uids: Vec<String> = runs.iter().filter_map(|run| run.metadata.uid.clone()).collect();
+        // Without the Deployment, what its runs own is still ours to clear away.
+        let of_runs = |set: &ReplicaSet| crate::workload::owner_of(set).is_some_and(|(_, uid)| run_uids.iter().any(|run| run == uid));
+        let replica_sets = owned(self.replica_sets.state_filter(|set| selects(set.metadata.labels.as_ref()) || of_runs(set)));
+        let hashes: Vec<&str> = replica_sets.iter().filter_map(crate::workload::hash_of).collect();
+        let pods = owned(self.pods.state_filter(|pod| pod.hash().is_some_and(|hash| hashes.contains(&hash)) && (deployment.is_none() || selects(pod.metadata.labels.as_ref()))));
+        Some(World {
+            others: owned(self.rollouts.state()),
+            runs,
+            replica_sets,
+            pods,
+            services: owned(self.services.state()),
+            endpoint_slices: owned(self.endpoint_slices.state()),
+            routes,
+            deployment,
+            rollout,
+        })
+    }
+
+    /// Pods with this pod-template-hash.
+    pub fn pods_with(&self, hash: &str) -> Vec<Arc<Pod>> {
+        self.pods.state_filter(|pod| pod.hash() == Some(hash))
+    }
+
+    /// A run as the cache has it.
+    pub fn run(&self, name: &str) -> Option<Arc<RolloutRun>> {
+        self.runs.get(&ObjectRef::new(name).within(&self.name))
+    }
+}
+
+fn owned<K: Clone>(items: Vec<Arc<K>>) -> Vec<K> {
+    items.into_iter().map(Arc::unwrap_or_clone).collect()
+}
+
+fn shows<K>(store: &Store<K>, namespace: &str, write: &Pending) -> bool
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + 'static,
+{
+    let is = store.get(&ObjectRef::new(&write.name).within(namespace));
+    match (&write.wrote, is) {
+        (Wrote::Version(wrote), Some(is)) => version(is.meta().resource_version.as_deref()) >= *wrote,
+        (Wrote::Version(_), None) => false,
+        (Wrote::Gone { uid }, Some(is)) => is.meta().uid.as_ref() != Some(uid) || is.meta().deletion_timestamp.is_some(),
+        (Wrote::Gone { .. }, None) => true,
+    }
+}
+
+/// Since Kubernetes 1.35 resource versions of one kind may be compared as numbers (KEP-5504); before, they could be in
+/// fact with etcd.
+pub(super) fn version(text: Option<&str>) -> u64 {
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn watch<K>(client: &Client, namespace: &str, changed: Box<dyn Fn() + Send + Sync>) -> (Store<K>, JoinHandle<()>)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    let (store, writer) = reflector::store();
+    let keeps_managers = matches!(K::kind(&()).as_ref(), "Service" | "HTTPRoute");
+    let stream = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(move |object| {
+            if !keeps_managers {
+                object.managed_fields_mut().clear();
+            }
+            object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+        })
+        .reflect(writer);
+    let task = tokio::spawn(async move {
+        let mut stream = std::pin::pin!(stream);
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+                Ok(_) => changed(),
+                Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "a watch failed; trying again"),
+            }
+        }
+    });
+    (store, task)
+}
+
