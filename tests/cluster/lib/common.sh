@@ -1,0 +1,30 @@
+# shellcheck shell=bash
+# Where things are, and how every command here talks. Sourced first by all of them.
+
+CLUSTER=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)   # this folder: tests/cluster
+REPOSITORY=$(cd "$CLUSTER/../.." && pwd)
+LIB=$CLUSTER/lib
+PROGRAM=$(basename "$0")
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/serin
+STATE=${SERIN_STATE:-$CACHE/clusters/default}               # of the cluster in hand; --state sets another
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/go/bin
+
+die() { echo "$PROGRAM: $*" >&2; exit 1; }
+
+# usage FILE: the comment at the head of a command is its help.
+usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"; }
+
+STARTED=$EPOCHREALTIME
+# elapsed: seconds since this command began, such as 3.42
+elapsed() {
+  local us=$(( ${EPOCHREALTIME/[.,]/} - ${STARTED/[.,]/} ))
+  printf '%d.%02d' $(( us / 1000000 )) $(( us % 1000000 / 10000 ))
+}
+# stage TEXT: one line of progress with the time it was reached
+stage() { [ -n "${QUIET:-}" ] || printf '%7ss  %s\n' "$(elapsed)" "$*"; }
+
+# absolute PATH: without asking that it exists
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
+
+# with_parent COMMAND...: runs it so that it is killed when this shell dies, however that happens.
+with_parent() { setpriv --pdeathsig KILL "$@"; }

@@ -1,0 +1,18 @@
+# shellcheck shell=bash
+# The names and addresses of a cluster. Every cluster has a network of its own, so all may have the same addresses.
+
+NODE_IP=198.18.0.2            # a range set aside for tests (RFC 2544)
+NODE_MASK=30
+POD_RANGE=10.244.0.0/16
+NODE_POD_RANGE=10.244.0.0/24
+SERVICE_RANGE=10.96.0.0/16
+API_SERVICE_IP=10.96.0.1
+API_PORT=6443
+GATEWAY_PORT=8888
+ENVOY_PORT=$(( GATEWAY_PORT + 8000 ))   # Contour adds 8000 to a listener's port
+ENVOY_ADMIN_PORT=19001
+CONTOUR_METRICS_PORT=18011
+
+# ID is unique for each start, and is in the name of all that a cluster leaves outside its own namespaces.
+network_of() { echo "serin-$1"; }   # a network namespace
+cgroup_of() { echo "serin-$1"; }    # a cgroup in each hierarchy
