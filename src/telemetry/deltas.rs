@@ -321,3 +321,6 @@ impl Tally {
         (!blind).then_some(counts)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,6 +152,8 @@ struct Metric<'a> {
     lines: Vec<(usize, &'a str)>,
     kind: Option<Kind>,
     declared: bool,
+    /// A second `# TYPE` that says something else.
+    conflict: Option<ExpositionError>,
     /// The first line that is wrong about this metric; it counts once somebody asks for the metric.
     fault: Option<ExpositionError>,
 }
@@ -255,8 +257,15 @@ impl<'a> Exposition<'a> {
     }
 
     /// The type that the text declares for this name, wherever the `# TYPE` line stands.
-    pub fn kind(&self, name: &str) -> Option<Kind> {
-        self.metrics.get(name).and_then(|metric| metric.kind)
+    pub fn kind(&self, name: &str) -> Result<Option<Kind>, ExpositionError> {
+        match self.metrics.get(name) {
+            Some(Metric {
+                conflict: Some(conflict),
+                ..
+            }) => Err(conflict.clone()),
+            Some(metric) => Ok(metric.kind),
+            None => Ok(None),
+        }
     }
 
     /// All series of this exact name (`x_bucket`, not `x`), empty when there are none.
@@ -305,7 +314,7 @@ impl<'a> Exposition<'a> {
                         found: format!("a second one, {}, after {}", kind.name(), first.name()),
                         advice: "two libraries write the same metric; rename one",
                     };
-                    metric.fault.get_or_insert(problem.at(number, line));
+                    metric.conflict.get_or_insert(problem.at(number, line));
                 }
                 _ => metric.kind = Some(kind),
             }
@@ -760,3 +769,6 @@ fn restore(
         excerpt: excerpt(text),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,16 @@ pub enum Gap {
     NoErrorLabel { metric: String, label: String },
 }
 
+impl Gap {
+    /// The names alike to a missing one may differ from pod to pod.
+    fn is_same(&self, other: &Gap) -> bool {
+        match (self, other) {
+            (Gap::NoMetric { metric, .. }, Gap::NoMetric { metric: other, .. }) => metric == other,
+            _ => self == other,
+        }
+    }
+}
+
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -116,7 +126,7 @@ pub fn shared_gaps<'a>(pods: impl IntoIterator<Item = &'a PodCounts>) -> Vec<Gap
     let mut pods = pods.into_iter();
     let mut shared = pods.next().map(|pod| pod.gaps.clone()).unwrap_or_default();
     for pod in pods {
-        shared.retain(|gap| pod.gaps.contains(gap));
+        shared.retain(|gap| pod.gaps.iter().any(|other| gap.is_same(other)));
     }
     shared
 }
@@ -261,10 +271,11 @@ fn read_requests(
 ) -> Result<(), QueryError> {
     let metric = &query.counter;
     // OpenMetrics declares `http_requests` and counts in `http_requests_total`.
-    let family = metric
-        .strip_suffix("_total")
-        .filter(|family| exposition.kind(family) == Some(Kind::Counter));
-    match exposition.kind(metric) {
+    let declared = match metric.strip_suffix("_total") {
+        Some(family) => exposition.kind(family)? == Some(Kind::Counter),
+        None => false,
+    };
+    match exposition.kind(metric)? {
         None | Some(Kind::Counter | Kind::Untyped) => {}
         Some(found) => {
             let advice = match found {
@@ -277,7 +288,7 @@ fn read_requests(
         }
     }
     let series = exposition.series(metric)?;
-    counts.present = !series.is_empty() || exposition.knows(metric) || family.is_some();
+    counts.present = !series.is_empty() || exposition.knows(metric) || declared;
     if !counts.present {
         counts.gaps.push(no_metric(exposition, metric));
     }
@@ -329,7 +340,7 @@ fn read_latency(
             histogram: histogram.clone(),
         });
     }
-    match exposition.kind(histogram) {
+    match exposition.kind(histogram)? {
         None | Some(Kind::Histogram | Kind::Untyped) => {}
         Some(found) => {
             let advice = "a threshold needs buckets; have the library write a histogram";
@@ -558,3 +569,6 @@ fn human(seconds: f64) -> String {
         false => format!("{}s", short(seconds)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,18 +163,11 @@ impl Scraper {
         targets: &[Target],
         query: &Query,
     ) -> Vec<(usize, Result<PodCounts, ScrapeError>)> {
-        let scrapes = targets
-            .iter()
-            .enumerate()
-            .map(|(index, target)| async move {
-                let result = self.scrape_one(target, query).await;
-                let error = |problem| ScrapeError {
-                    pod: target.pod.clone(),
-                    url: address(target),
-                    problem,
-                };
-                (index, result.map_err(error))
-            });
+        // Named futures in a list: a closure over borrowed targets would not be `Send` for every lifetime.
+        let mut scrapes = Vec::with_capacity(targets.len());
+        for (index, target) in targets.iter().enumerate() {
+            scrapes.push(self.scrape_indexed(index, target, query));
+        }
         // Unordered, so that a hung pod does not keep the next ones from starting.
         let mut results: Vec<_> = stream::iter(scrapes)
             .buffer_unordered(self.settings.concurrency.max(1))
@@ -182,6 +175,21 @@ impl Scraper {
             .await;
         results.sort_unstable_by_key(|(index, _)| *index);
         results
+    }
+
+    async fn scrape_indexed(
+        &self,
+        index: usize,
+        target: &Target,
+        query: &Query,
+    ) -> (usize, Result<PodCounts, ScrapeError>) {
+        let result = self.scrape_one(target, query).await;
+        let error = |problem| ScrapeError {
+            pod: target.pod.clone(),
+            url: address(target),
+            problem,
+        };
+        (index, result.map_err(error))
     }
 
     async fn scrape_one(&self, target: &Target, query: &Query) -> Result<PodCounts, Problem> {
@@ -406,3 +414,6 @@ fn rank(pod: &str) -> u64 {
     });
     (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
+
+#[cfg(test)]
+mod tests;
