@@ -1,5 +1,6 @@
 //! Serin: a canary deployment controller for Kubernetes.
 pub mod api;
+pub mod cli;
 pub mod controller;
 pub mod engine;
 pub mod evidence;

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use kube::{
-    Client, Resource, ResourceExt,
+    Resource, ResourceExt,
     runtime::{
         controller::Action as Next,
         events::{Event, EventType, Recorder},
@@ -41,7 +41,6 @@ const SAVE_LEDGER: Duration = Duration::from_secs(10);
 
 /// What every look needs.
 pub(super) struct Shell {
-    pub client: Client,
     pub caches: Caches,
     pub sender: Sender,
     pub scraper: Arc<Scraper>,

@@ -1,0 +1,161 @@
+//! The command line: `serin controller` in the cluster, `kubectl serin ...` for people.
+
+mod crds;
+mod people;
+mod restore;
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{
+    controller::{self, Settings},
+    engine::Latch,
+};
+
+/// Canary releases for Kubernetes: shifts traffic by evidence and takes it back in seconds.
+#[derive(Debug, Parser)]
+#[command(name = "serin", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the CustomResourceDefinitions as YAML, or write them to a folder.
+    Crds {
+        /// Write one file a kind into this folder.
+        #[arg(long)]
+        write: Option<std::path::PathBuf>,
+    },
+    /// Check Rollouts in YAML files without a cluster.
+    Validate {
+        /// Files with one or more documents.
+        #[arg(required = true)]
+        files: Vec<std::path::PathBuf>,
+    },
+    /// Run the controller (in a cluster; the chart does it).
+    Controller(ControllerArgs),
+    /// Put every Deployment back as it was found (the chart does it before it is uninstalled).
+    Restore {
+        /// Namespaces to restore, comma separated; all if left out.
+        #[arg(long, env = "SERIN_NAMESPACES", value_delimiter = ',')]
+        namespaces: Vec<String>,
+        /// Wait at most this many seconds for traffic to be back at stable.
+        #[arg(long, default_value_t = 120)]
+        timeout: u64,
+    },
+    /// Hold the run of a Rollout at its weight.
+    Pause(Target),
+    /// Let a paused run go on.
+    Resume(Target),
+    /// Take the traffic back and end the run.
+    Abort(Target),
+    /// Approve the step that the run waits at.
+    Approve(Target),
+    /// Try a refused version again.
+    Retry(Target),
+}
+
+/// A Rollout.
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// Name of the Rollout.
+    rollout: String,
+    /// Its namespace; the kubeconfig's if left out.
+    #[arg(short, long)]
+    namespace: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LatchArg {
+    /// The chart's admission policy pauses a Deployment in the request that changes its template.
+    Policy,
+    /// The Deployment stays paused between runs (before Kubernetes 1.36).
+    Pause,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, clap::Args)]
+struct ControllerArgs {
+    /// Namespaces to watch, comma separated; all if left out.
+    #[arg(long, env = "SERIN_NAMESPACES", value_delimiter = ',')]
+    namespaces: Vec<String>,
+    /// What keeps a new template from moving by itself.
+    #[arg(long, env = "SERIN_LATCH", value_enum, default_value = "policy")]
+    latch: LatchArg,
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(long, env = "SERIN_LISTEN", default_value = "[::]:8080")]
+    listen: SocketAddr,
+    /// Namespace of the leader's lease: the controller's own.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    lease_namespace: String,
+    /// Name of the leader's lease.
+    #[arg(long, env = "SERIN_LEASE", default_value = "serin")]
+    lease_name: String,
+    /// Who this controller is in the lease: its pod's name.
+    #[arg(long, env = "POD_NAME", default_value = "serin")]
+    identity: String,
+    /// Format of the logs.
+    #[arg(long, env = "SERIN_LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// What is logged, as tracing's filters have it.
+    #[arg(long, env = "SERIN_LOG", default_value = "info")]
+    log: String,
+}
+
+/// Picks the command and runs it.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Crds { write } => crds::print(write.as_deref()).map_err(|error| error.to_string()),
+        Command::Validate { files } => people::validate_files(&files),
+        Command::Controller(args) => controller(args),
+        Command::Restore { namespaces, timeout } => on_runtime(restore::restore(namespaces, timeout)),
+        Command::Pause(target) => on_runtime(people::pause(target.rollout, target.namespace, true)),
+        Command::Resume(target) => on_runtime(people::pause(target.rollout, target.namespace, false)),
+        Command::Abort(target) => on_runtime(people::abort(target.rollout, target.namespace)),
+        Command::Approve(target) => on_runtime(people::approve(target.rollout, target.namespace)),
+        Command::Retry(target) => on_runtime(people::retry(target.rollout, target.namespace)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("serin: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Two threads are plenty: the work is waiting.
+fn on_runtime(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|error| format!("could not start: {error}"))?.block_on(work)
+}
+
+fn controller(args: ControllerArgs) -> Result<(), String> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&args.log).map_err(|error| format!("--log {}: {error}", args.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    match args.log_format {
+        LogFormat::Text => log.with_ansi(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    let settings = Settings {
+        namespaces: args.namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
+        latch: match args.latch {
+            LatchArg::Policy => Latch::Policy,
+            LatchArg::Pause => Latch::Pause,
+        },
+        listen: args.listen,
+        lease_namespace: args.lease_namespace,
+        lease_name: args.lease_name,
+        identity: args.identity,
+    };
+    on_runtime(async { controller::run(settings).await.map_err(|error| error.to_string()) })
+}

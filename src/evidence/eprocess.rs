@@ -1,0 +1,279 @@
+//! E-processes: bets against "the canary is not worse", whose winnings are the evidence.
+//!
+//! Each tick multiplies the money at work by a likelihood ratio whose expectation under the null
+//! hypothesis is at most 1. So by Ville's inequality P(ever E >= 1/alpha) <= alpha, however often
+//! one looks and whenever one stops.
+//!
+//! All of them rest on independent requests given the past, and on 1 + x <= e^x:
+//!
+//! * [`Bet::worse`], H0 p_c <= r0 p_s + d0: LR = (1+l)^e_c (1 - l rho r0)^e_s exp(-l d0 n_c), so
+//!   E[LR] <= exp(l (n_c p_c - rho n_s r0 p_s - n_c d0)), which is <= 1 **whenever rho >= n_c/n_s**.
+//!   A larger rho than the tick's own only costs power; a smaller one would break the bound.
+//! * [`Bet::over`], H0 p_c <= q: LR = (1+l)^e_c exp(-l q n_c).
+//! * [`Bet::better`], H0 p_c >= p_s: LR = (1-l)^e_c (1 + l rho)^e_s, valid whenever rho <= n_c/n_s.
+
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Count, Sample};
+
+/// How many alternatives a bet is spread over.
+pub(super) const ALTERNATIVES: usize = 24;
+
+/// The alternatives: so many times what the null allows. 1.1 to 20, evenly spaced in the logarithm:
+/// mild ones are found in the long run, gross ones within a dozen requests.
+static FACTORS: LazyLock<[f64; ALTERNATIVES]> = LazyLock::new(|| {
+    let (low, high) = (1.1_f64.ln(), 20.0_f64.ln());
+    let step = (high - low) / (ALTERNATIVES - 1) as f64;
+    std::array::from_fn(|k| (low + step * k as f64).exp())
+});
+
+/// Stakes of [`Bet::better`]: the share of the money that one bad canary request costs.
+const BETTER: [f64; 8] = [0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 0.95];
+
+/// Natural logarithm of money, as a whole number of 1e-9 nats. Whole numbers come back from any
+/// JSON or YAML as they were written, so a fold goes on after a restart exactly as it would have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Nats(i64);
+
+impl Nats {
+    /// Neither money nor debt is counted beyond this: e^1e9 is far from any threshold.
+    const LIMIT: f64 = 1e9;
+    /// No money at all, for every practical purpose.
+    pub(super) const NOTHING: Self = Self(-1_000_000_000_000_000_000);
+    pub(super) const ZERO: Self = Self(0);
+
+    /// Rounds down: what rounding changes may cost evidence but never invent it.
+    pub(super) fn new(nats: f64) -> Self {
+        if nats.is_nan() {
+            return Self::NOTHING;
+        }
+        Self((nats.clamp(-Self::LIMIT, Self::LIMIT) * 1e9).floor() as i64)
+    }
+
+    pub(super) fn get(self) -> f64 {
+        (self.0 as f64 / 1e9).clamp(-Self::LIMIT, Self::LIMIT)
+    }
+}
+
+/// ln(sum of e^x), safe for large and for hopeless x.
+pub(super) fn ln_sum(logs: impl Iterator<Item = f64> + Clone) -> f64 {
+    let top = logs.clone().fold(f64::NEG_INFINITY, f64::max);
+    if !top.is_finite() {
+        return top;
+    }
+    top + logs.map(|x| (x - top).exp()).sum::<f64>().ln()
+}
+
+/// What is bet on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Bet {
+    /// Canary worse than `relative` times stable plus `absolute`.
+    Worse { relative: f64, absolute: f64 },
+    /// Canary over `objective`, stable unasked.
+    Over { objective: f64 },
+    /// Canary better than stable.
+    Better,
+}
+
+impl Bet {
+    fn alternatives(self) -> &'static [f64] {
+        match self {
+            Self::Worse { .. } | Self::Over { .. } => &*FACTORS,
+            Self::Better => &BETTER,
+        }
+    }
+
+    /// ln LR of one sample against one alternative. `bad` are the bad requests (canary, stable);
+    /// fractions are welcome, power calculations need them.
+    fn ln_ratio(self, alternative: f64, bad: (f64, f64), canary_total: f64, rho: f64) -> f64 {
+        let (canary, stable) = bad;
+        match self {
+            Self::Worse { relative, absolute } => {
+                // theta(r)/theta(r0) - 1 with theta(r) = r rho/(r rho + 1), in a form that is
+                // exact for rho = 0 too.
+                let l = (alternative - 1.0) / (alternative * relative * rho + 1.0);
+                canary * l.ln_1p() + stable * (-l * relative * rho).ln_1p()
+                    - l * absolute * canary_total
+            }
+            Self::Over { objective } => {
+                canary * alternative.ln() - (alternative - 1.0) * objective * canary_total
+            }
+            Self::Better => canary * (-alternative).ln_1p() + stable * (alternative * rho).ln_1p(),
+        }
+    }
+
+    /// ln LR of counts against the mixture of all alternatives, all money at work.
+    pub(super) fn ln_mixture(self, bad: (f64, f64), canary_total: f64, rho: f64) -> f64 {
+        let all = self.alternatives();
+        let logs = all
+            .iter()
+            .map(|&a| self.ln_ratio(a, bad, canary_total, rho));
+        ln_sum(logs) - (all.len() as f64).ln()
+    }
+}
+
+/// Money at work, kept apart by alternative.
+///
+/// Restarts are free: all of them meet the same likelihood ratios, so the sum over the restarts
+/// of (share x winnings) moves as one number per alternative, and a new restart is just money
+/// added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Purse(Vec<Nats>);
+
+impl Purse {
+    pub(super) fn new(bet: Bet) -> Self {
+        Self(vec![Nats::NOTHING; bet.alternatives().len()])
+    }
+
+    /// Puts `share` (of the 1 that the run owns) to work, spread evenly.
+    pub(super) fn add(&mut self, share: f64) {
+        if share <= 0.0 || self.0.is_empty() {
+            return;
+        }
+        let each = (share / self.0.len() as f64).ln();
+        for log in &mut self.0 {
+            *log = Nats::new(ln_sum([log.get(), each].into_iter()));
+        }
+    }
+
+    /// Plays one sample.
+    pub(super) fn play(&mut self, bet: Bet, sample: Sample, rho: f64) {
+        let sample = sample.clamped();
+        let bad = (sample.canary.bad as f64, sample.stable.bad as f64);
+        let total = sample.canary.total as f64;
+        for (log, &alternative) in self.0.iter_mut().zip(bet.alternatives()) {
+            *log = Nats::new(log.get() + bet.ln_ratio(alternative, bad, total, rho));
+        }
+    }
+
+    /// ln E: winnings plus the money that is not at work (`idle`, 0..=1).
+    pub(super) fn ln_e(&self, idle: f64) -> f64 {
+        let work = ln_sum(self.0.iter().map(|log| log.get()));
+        ln_sum([work, idle.max(0.0).ln()].into_iter()).max(-Nats::LIMIT)
+    }
+}
+
+/// Canary requests for each stable request; 0 without stable requests.
+pub(super) fn ratio(canary: Count, stable: Count) -> f64 {
+    if stable.total == 0 {
+        0.0
+    } else {
+        canary.total as f64 / stable.total as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::sample;
+    use super::*;
+
+    fn worse(relative: f64, absolute: f64) -> Bet {
+        Bet::Worse { relative, absolute }
+    }
+
+    fn ln_e(bet: Bet, ticks: &[(u64, u64, u64, u64)]) -> f64 {
+        let mut purse = Purse::new(bet);
+        purse.add(1.0);
+        for &(e_c, n_c, e_s, n_s) in ticks {
+            let tick = sample(e_c, n_c, e_s, n_s);
+            purse.play(bet, tick, ratio(tick.canary, tick.stable));
+        }
+        purse.ln_e(0.0)
+    }
+
+    #[test]
+    fn the_published_vectors_come_out() {
+        for (ticks, want) in [
+            (vec![(5, 1000, 9, 9000)], 2.573266),
+            (vec![(1, 1000, 9, 9000)], -1.031577),
+            (
+                vec![(3, 500, 9, 9500), (4, 1000, 8, 9000), (10, 2500, 6, 7500)],
+                8.792987,
+            ),
+            (vec![(0, 1000, 50, 9000)], -3.070569),
+        ] {
+            let got = ln_e(worse(1.0, 0.0), &ticks);
+            assert!((got - want).abs() < 1e-6, "{ticks:?}: {got}, not {want}");
+        }
+    }
+
+    #[test]
+    fn a_tick_in_one_piece_is_the_closed_formula() {
+        let bet = worse(1.5, 0.001);
+        let got = ln_e(bet, &[(7, 400, 20, 7600)]);
+        let want = bet.ln_mixture((7.0, 20.0), 400.0, 400.0 / 7600.0);
+        assert!((got - want).abs() < 1e-6, "{got}, not {want}");
+    }
+
+    /// Sums LR over all outcomes of small binomial ticks: the expectation itself, no simulation.
+    #[test]
+    fn under_the_null_the_expected_ratio_is_at_most_one() {
+        let binomial = |n: u64, p: f64| -> Vec<f64> {
+            (0..=n)
+                .map(|k| {
+                    let choose: f64 = (0..k).map(|i| (n - i) as f64 / (i + 1) as f64).product();
+                    choose * p.powi(k as i32) * (1.0 - p).powi((n - k) as i32)
+                })
+                .collect()
+        };
+        let expected = |bet: Bet, p_c: f64, p_s: f64, rho: f64| -> f64 {
+            let (canary, stable) = (binomial(8, p_c), binomial(12, p_s));
+            let mut sum = 0.0;
+            for (e_c, a) in canary.iter().enumerate() {
+                for (e_s, b) in stable.iter().enumerate() {
+                    sum += a * b * bet.ln_mixture((e_c as f64, e_s as f64), 8.0, rho).exp();
+                }
+            }
+            sum
+        };
+        let own = 8.0 / 12.0;
+        for p_s in [0.0, 0.02, 0.2, 0.5] {
+            let bound = 1.5 * p_s + 0.01;
+            for rho in [own, 1.3 * own, 5.0 * own] {
+                assert!(expected(worse(1.5, 0.01), bound, p_s, rho) <= 1.0 + 1e-9);
+            }
+            assert!(expected(Bet::Better, p_s, p_s, own) <= 1.0 + 1e-9);
+            assert!(expected(Bet::Over { objective: 0.1 }, 0.1, p_s, own) <= 1.0 + 1e-9);
+        }
+        // Why an old, smaller rho must not be used once the weight has risen:
+        assert!(expected(worse(1.0, 0.0), 0.2, 0.2, own / 5.0) > 1.1);
+    }
+
+    #[test]
+    fn money_added_later_is_an_average_over_restarts() {
+        let bet = worse(1.0, 0.0);
+        let (first, second) = ((1, 1000, 9, 9000), (9, 1000, 9, 9000));
+        let play = |purse: &mut Purse, (e_c, n_c, e_s, n_s)| {
+            purse.play(bet, sample(e_c, n_c, e_s, n_s), 1.0 / 9.0);
+        };
+        let mut purse = Purse::new(bet);
+        purse.add(0.5);
+        play(&mut purse, first);
+        purse.add(0.3);
+        play(&mut purse, second);
+
+        let both = ln_e(bet, &[first, second]).exp();
+        let late = ln_e(bet, &[second]).exp();
+        let want = (0.5 * both + 0.3 * late + 0.2).ln();
+        assert!((purse.ln_e(0.2) - want).abs() < 1e-6);
+    }
+
+    #[test]
+    fn numbers_beyond_measure_stay_numbers() {
+        let bet = worse(1.0, 0.0);
+        for ticks in [
+            [(u64::MAX, u64::MAX, 0, 1)],
+            [(0, 1, u64::MAX, u64::MAX)],
+            [(u64::MAX, u64::MAX, u64::MAX, u64::MAX)],
+            [(9, 3, 9, 3)],
+            [(0, 0, 0, 0)],
+        ] {
+            assert!(ln_e(bet, &ticks).is_finite(), "{ticks:?}");
+        }
+        assert_eq!(Nats::new(f64::NAN), Nats::NOTHING);
+    }
+}

@@ -1,0 +1,318 @@
+//! Counts in, verdicts out. Pure: no IO, no clock, no randomness.
+//!
+//! A run feeds one [`Sample`] per SLO and tick (about a second) into [`Evidence`] and asks it to
+//! [`judge`](Evidence::judge) as often as it likes. Two tests stand behind each verdict, both of
+//! them e-processes (see `eprocess`), so looking at every tick costs nothing:
+//!
+//! * [`Test::VersusStable`]: the canary is worse than `relative` x stable + `absolute`;
+//! * [`Test::Objective`]: the canary is over its objective **and** worse than stable, both proven
+//!   on ticks in which stable itself kept the objective. (An outage that hits both versions is not
+//!   the new version's fault.)
+//!
+//! The false-alarm budget `alpha` of a run is shared evenly: each test of each of the m SLOs gets
+//! alpha / 2m, so by Ville's inequality and the union bound at most a share `alpha` of healthy
+//! releases ever sees a Bad verdict, whatever their length. Late onset: half of the money is bet at
+//! the first step, the other steps share the rest; of each step's money three quarters are bet at
+//! its begin and one quarter drips in over the step's ticks (1/(n(n+1)) of it at the n-th). Money
+//! not yet bet counts as itself, so E is at any time an average of e-processes that started at
+//! different times, with fixed weights that sum to 1.
+//!
+//! A tick is taken into account when the next one is known: arms are not scraped at the same
+//! instant, so an outage may show in one arm a tick before the other.
+
+mod burn;
+mod eprocess;
+mod power;
+#[cfg(test)]
+mod simulation;
+mod slo;
+mod split;
+#[cfg(test)]
+mod testing;
+
+use serde::{Deserialize, Serialize};
+
+pub use split::{ArmSeconds, Silent, Split};
+
+use slo::Track;
+
+/// One SLO as the evidence needs it. Ratios are shares of BAD requests, 0..1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slo {
+    pub name: String,
+    /// Allowed share of bad requests, e.g. 0.01 for an objective of 99 %.
+    pub objective: f64,
+    /// r0 >= 1: the canary may be so many times as bad as stable ...
+    pub relative: f64,
+    /// ... d0: plus this share of bad requests.
+    pub absolute: f64,
+}
+
+impl Slo {
+    /// Numbers that make sense: callers validate, this keeps NaN out. Rounded to nine digits, so
+    /// that they come back from any JSON exactly as they went.
+    fn sane(&self) -> Self {
+        let within = |x: f64, low: f64, high: f64, otherwise: f64| {
+            let x = if x.is_nan() { otherwise } else { x };
+            (x.clamp(low, high) * 1e9).round() / 1e9
+        };
+        Self {
+            name: self.name.clone(),
+            objective: within(self.objective, 0.0, 1.0, 1.0),
+            relative: within(self.relative, 1.0, 1e6, 1.0),
+            absolute: within(self.absolute, 0.0, 1.0, 0.0),
+        }
+    }
+}
+
+/// Requests of one arm, and how many of them were bad.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    pub bad: u64,
+    pub total: u64,
+}
+
+impl Count {
+    fn clamped(self) -> Self {
+        Self {
+            bad: self.bad.min(self.total),
+            total: self.total,
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.bad = self.bad.saturating_add(other.bad);
+        self.total = self.total.saturating_add(other.total);
+    }
+
+    /// Share of bad requests; `None` without requests.
+    pub fn ratio(self) -> Option<f64> {
+        (self.total > 0).then(|| self.bad.min(self.total) as f64 / self.total as f64)
+    }
+}
+
+/// One SLO, one tick (or a sum of ticks).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    pub canary: Count,
+    pub stable: Count,
+}
+
+impl Sample {
+    fn clamped(self) -> Self {
+        Self {
+            canary: self.canary.clamped(),
+            stable: self.stable.clamped(),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.canary.add(other.canary);
+        self.stable.add(other.stable);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Enough requests to have seen a regression, and none seen.
+    Good,
+    /// Proven worse. Final: once Bad, always Bad.
+    Bad,
+    /// Not enough requests yet.
+    Undecided,
+    /// The canary had no request in this step.
+    NoData,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Test {
+    /// Canary against `relative` x stable + `absolute`.
+    VersusStable,
+    /// Canary against the objective, while stable keeps it.
+    Objective,
+}
+
+/// What is known about one SLO, with everything that is needed to explain it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judgement {
+    pub name: String,
+    pub verdict: Verdict,
+    /// The test that is nearest to its threshold, or the one that went past it.
+    pub test: Test,
+    /// ln E of that test in nats; after a Bad verdict its value at that moment.
+    pub evidence: f64,
+    /// ln(1/alpha_i) in nats: from here on the verdict is Bad.
+    pub threshold: f64,
+    /// Sums of the run.
+    pub canary: Count,
+    pub stable: Count,
+    /// Sums since this step began.
+    pub step: Sample,
+    /// Canary requests in this step to have seen a regression to `effect` with probability `power`.
+    pub needed: u64,
+    /// The canary's bad ratio that `needed` speaks of: the bound at stable's ratio plus five times
+    /// the objective.
+    pub effect: f64,
+    pub power: f64,
+    /// Stable is in an outage now, and so is the canary, or it would otherwise be called Good; and
+    /// it is not proven to be better than stable. A reason to hold, and never to roll back.
+    pub shared_fault: bool,
+}
+
+/// The fold over the ticks of a run. Serialise it at any time and go on later: the result is
+/// exactly the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// ln(1/alpha_i) in 1e-9 nats.
+    threshold: eprocess::Nats,
+    stakes: Stakes,
+    slos: Vec<Track>,
+}
+
+impl Evidence {
+    /// Evidence of a run that begins with step 0 of `steps`. `alpha`: false-alarm budget of the
+    /// whole run over all SLOs, e.g. 0.01.
+    pub fn new(slos: &[Slo], alpha: f64, steps: usize) -> Self {
+        let alpha = if alpha.is_nan() { 0.01 } else { alpha };
+        let tests = 2.0 * slos.len().max(1) as f64;
+        let mut evidence = Self {
+            threshold: eprocess::Nats::new((tests / alpha.clamp(1e-12, 1.0)).ln()),
+            stakes: Stakes::new(steps),
+            slos: slos.iter().map(|slo| Track::new(&slo.sane())).collect(),
+        };
+        evidence.bet_on_step();
+        evidence
+    }
+
+    /// A step began: its money is bet, its sums start at 0. Saying it twice changes nothing.
+    ///
+    /// A tick that still waits for its successor belongs to the step before; its outcome is known
+    /// already, so the money is bet after it.
+    pub fn begin_step(&mut self, step: usize) {
+        let step = u32::try_from(step).unwrap_or(u32::MAX);
+        if step == self.stakes.step {
+            return;
+        }
+        self.stakes.step = step;
+        self.stakes.waiting = true;
+        for slo in &mut self.slos {
+            slo.begin_step();
+        }
+    }
+
+    /// One tick: one sample per SLO, in the order of `new`. Samples that are missing are empty.
+    pub fn fold(&mut self, tick: &[Sample]) {
+        let drip = self.stakes.drip();
+        let idle = self.stakes.idle();
+        let mut samples = tick.iter().copied();
+        for slo in &mut self.slos {
+            let now = samples.next().unwrap_or_default().clamped();
+            slo.bet(drip);
+            slo.fold(now, idle, self.threshold.get(), !self.stakes.waiting);
+        }
+        if self.stakes.waiting {
+            self.bet_on_step();
+        }
+    }
+
+    pub fn judge(&self) -> Vec<Judgement> {
+        let threshold = self.threshold.get();
+        // What a regression that begins with this step must win, from this step's money alone.
+        let to_win = threshold - self.stakes.lump_of_step().ln();
+        self.slos
+            .iter()
+            .map(|slo| slo.judge(self.stakes.idle(), threshold, to_win))
+            .collect()
+    }
+
+    /// Is any verdict Bad? The same as asking `judge`, without the work of explaining it.
+    pub fn any_bad(&self) -> bool {
+        self.slos.iter().any(Track::is_bad)
+    }
+
+    fn bet_on_step(&mut self) {
+        let lump = self.stakes.begin();
+        for slo in &mut self.slos {
+            slo.bet(lump);
+        }
+    }
+}
+
+/// Who gets the money, and when. In whole parts of 1e-12: exact however often it is written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Stakes {
+    steps: u32,
+    step: u32,
+    /// The step has begun, but a tick of the one before is not yet accounted for.
+    waiting: bool,
+    /// Steps below this one have got their share.
+    paid: u32,
+    /// Share of the step under way.
+    share: u64,
+    /// Not yet bet.
+    idle: u64,
+    /// Ticks of the step under way.
+    ticks: u64,
+}
+
+impl Stakes {
+    const ALL: u64 = 1_000_000_000_000;
+
+    fn new(steps: usize) -> Self {
+        Self {
+            steps: u32::try_from(steps.max(1)).unwrap_or(u32::MAX),
+            step: 0,
+            waiting: false,
+            paid: 0,
+            share: 0,
+            idle: Self::ALL,
+            ticks: 0,
+        }
+    }
+
+    fn share_of(&self, step: u32) -> u64 {
+        match (step, self.steps) {
+            (0, 0 | 1) => Self::ALL,
+            (0, _) => Self::ALL / 2,
+            (step, steps) if step < steps => Self::ALL / 2 / u64::from(steps - 1),
+            _ => 0,
+        }
+    }
+
+    /// The share of the step that has just begun, and of steps that were skipped. Returns what to
+    /// bet at once, as part of 1.
+    fn begin(&mut self) -> f64 {
+        self.waiting = false;
+        self.ticks = 0;
+        self.share = 0;
+        for step in self.paid..=self.step.min(self.steps - 1) {
+            self.share = self.share.saturating_add(self.share_of(step));
+            self.paid = step + 1;
+        }
+        self.take(self.share / 4 * 3)
+    }
+
+    /// What to bet at this tick: 1/(n(n+1)) sums to 1 over all ticks n. A regression that begins
+    /// after an hour then has to make up for money bet too late, but not for an hour's losses.
+    fn drip(&mut self) -> f64 {
+        self.ticks = self.ticks.saturating_add(1);
+        let n = u128::from(self.ticks);
+        let part = u128::from(self.share / 4) / (n * (n + 1));
+        self.take(u64::try_from(part).unwrap_or(0))
+    }
+
+    fn take(&mut self, part: u64) -> f64 {
+        let part = part.min(self.idle);
+        self.idle -= part;
+        part as f64 / Self::ALL as f64
+    }
+
+    fn idle(&self) -> f64 {
+        self.idle.min(Self::ALL) as f64 / Self::ALL as f64
+    }
+
+    fn lump_of_step(&self) -> f64 {
+        let last = self.steps - 1;
+        self.share_of(self.step.min(last)) as f64 * 0.75 / Self::ALL as f64
+    }
+}
