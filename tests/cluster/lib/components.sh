@@ -27,9 +27,10 @@ envoy|envoy|envoy|.|15
 contour|go|contour|github.com/projectcontour/contour/cmd/contour|90
 helm|go|helm|helm.sh/helm/v4/cmd/helm|60
 k6|go|k6|go.k6.io/k6|120
+web|go|web|.|5
 "
-# built only when asked for by name
-OPTIONAL="k6"
+# built only when asked for by name; web is for the self-test
+OPTIONAL="k6 web"
 
 names() { local n _; while IFS='|' read -r n _; do [ -z "$n" ] || echo "$n"; done <<< "$COMPONENTS"; }
 default_names() { local n; for n in $(names); do case " $OPTIONAL " in *" $n "*) ;; *) echo "$n" ;; esac; done; }

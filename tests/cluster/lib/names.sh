@@ -14,5 +14,6 @@ ENVOY_ADMIN_PORT=19001
 CONTOUR_METRICS_PORT=18011
 
 # ID is unique for each start, and is in the name of all that a cluster leaves outside its own namespaces.
+new_id() { od -An -N4 -tx4 /dev/urandom | tr -d ' '; }
 network_of() { echo "serin-$1"; }   # a network namespace
 cgroup_of() { echo "serin-$1"; }    # a cgroup in each hierarchy

@@ -1,0 +1,3 @@
+module serin.test/web
+
+go 1.26.0
