@@ -18,4 +18,4 @@ pub use run::{
     Version, Waiting, WaitingReason, Weight,
 };
 pub use validate::{Invalid, Policy, SloKind, Step, ValidSlo, validate};
-pub use values::{Millis, Percent};
+pub use values::{Millis, Pattern, Percent};

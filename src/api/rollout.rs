@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     run::{Phase, SloStatus, Weight},
-    values::{Millis, Percent},
+    values::{Millis, Pattern, Percent},
 };
 
 /// How new versions of a workload are released: which objects carry its traffic, which SLOs a new version is judged
@@ -159,14 +159,12 @@ pub struct RequestsRef {
     #[schemars(length(min = 1, max = 200))]
     pub counter: String,
     /// A request is an error if every label here matches its regular expression (anchored), for example {code: "5.."}.
-    #[schemars(length(min = 1, max = 10))]
-    #[x_kube(validation = Rule::new("self.all(k, size(self[k]) <= 512 && (''.matches('^(?:' + self[k] + ')$') || true == !''.matches('^(?:' + self[k] + ')$')))").message("each value must be a regular expression (RE2) of at most 512 characters"))]
-    pub errors: BTreeMap<String, String>,
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 10))]
+    pub errors: BTreeMap<String, Pattern>,
     /// Count only series whose labels match these regular expressions (anchored): leaves out probes and scrapes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(length(max = 10))]
-    #[x_kube(validation = Rule::new("self.all(k, size(self[k]) <= 512 && (''.matches('^(?:' + self[k] + ')$') || true == !''.matches('^(?:' + self[k] + ')$')))").message("each value must be a regular expression (RE2) of at most 512 characters"))]
-    pub only: BTreeMap<String, String>,
+    #[schemars(extend("maxProperties" = 10))]
+    pub only: BTreeMap<String, Pattern>,
 }
 
 /// A histogram of request durations in seconds.
@@ -177,9 +175,8 @@ pub struct HistogramRef {
     pub histogram: String,
     /// Count only series whose labels match these regular expressions (anchored).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(length(max = 10))]
-    #[x_kube(validation = Rule::new("self.all(k, size(self[k]) <= 512 && (''.matches('^(?:' + self[k] + ')$') || true == !''.matches('^(?:' + self[k] + ')$')))").message("each value must be a regular expression (RE2) of at most 512 characters"))]
-    pub only: BTreeMap<String, String>,
+    #[schemars(extend("maxProperties" = 10))]
+    pub only: BTreeMap<String, Pattern>,
 }
 
 /// One service level objective: on errors or on latency.

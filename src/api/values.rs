@@ -144,6 +144,34 @@ macro_rules! as_string {
 as_string!(Millis, DURATION_PATTERN, DURATION, 24);
 as_string!(Percent, PERCENT_PATTERN, PERCENT, 9);
 
+/// A regular expression over a whole label value, as Prometheus has them (RE2, anchored at both ends).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pattern(pub String);
+
+impl From<&Pattern> for String {
+    fn from(pattern: &Pattern) -> Self {
+        pattern.0.clone()
+    }
+}
+
+impl JsonSchema for Pattern {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Pattern".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // An expression that does not compile makes the rule itself fail, with RE2's words for it.
+        json_schema!({
+            "type": "string",
+            "maxLength": 256,
+            "x-kubernetes-validations": [{"rule": "''.matches(self) || !''.matches(self)", "message": "must be a regular expression (RE2)"}],
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

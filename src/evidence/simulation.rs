@@ -1,68 +1,491 @@
-//! placeholder
-use super::testing::*;
+//! What the evidence promises, tried out: stories and seeded simulations of whole runs.
+
+use super::testing::{Dice, errors, latency, sample, verdicts};
 use super::*;
 
-/// Canary requests until Bad, or None.
-fn until_bad(
-    seed: u64,
-    rate: f64,
-    weight: f64,
-    p_c: f64,
-    p_s: f64,
-    slos: &[Slo],
-    limit: u64,
-) -> Option<u64> {
-    let mut dice = Dice::new(seed);
-    let mut e = Evidence::new(slos, 0.01, 3);
-    let mut n = 0;
-    for _ in 0..1_000_000 {
-        let t = dice.tick(rate, weight, p_c, p_s);
-        n += t.canary.total;
-        let mut v = vec![t];
-        while v.len() < slos.len() {
-            let t2 = dice.tick(rate, weight, 0.0, 0.0);
-            v.push(t2);
-        }
-        e.fold(&v);
-        if e.judge().iter().any(|j| j.verdict == Verdict::Bad) {
-            return Some(n);
-        }
-        if n > limit {
-            return None;
+fn folded(slos: &[Slo], ticks: &[(usize, Sample)]) -> Evidence {
+    let mut evidence = Evidence::new(slos, 0.01, 3);
+    for &(times, tick) in ticks {
+        for _ in 0..times {
+            evidence.fold(&vec![tick; slos.len()]);
         }
     }
-    None
+    evidence
+}
+
+fn only(evidence: &Evidence) -> Judgement {
+    evidence.judge().remove(0)
+}
+
+mod stories {
+    use super::*;
+
+    #[test]
+    fn without_canary_requests_there_is_no_verdict() {
+        let evidence = folded(&[errors(), latency()], &[(60, sample(0, 0, 3, 190))]);
+        let judged = evidence.judge();
+        assert_eq!(verdicts(&judged), [Verdict::NoData, Verdict::NoData]);
+        assert!(judged.iter().all(|j| !j.shared_fault));
+    }
+
+    #[test]
+    fn a_clean_canary_is_good_within_a_bake_of_a_minute() {
+        // Given 200 requests a second at weight 5, when a minute has passed:
+        let evidence = folded(&[errors(), latency()], &[(60, sample(0, 10, 0, 190))]);
+        for judgement in evidence.judge() {
+            assert_eq!(judgement.verdict, Verdict::Good);
+            assert!((100..=250).contains(&judgement.needed), "{judgement:?}");
+            assert_eq!(judgement.step.canary.total, 600);
+        }
+        // But not at once.
+        let early = folded(&[errors(), latency()], &[(5, sample(0, 10, 0, 190))]);
+        assert_eq!(verdicts(&early.judge()), [Verdict::Undecided; 2]);
+    }
+
+    #[test]
+    fn every_step_asks_for_requests_of_its_own() {
+        let mut evidence = folded(&[errors()], &[(60, sample(0, 10, 0, 190))]);
+        evidence.begin_step(1);
+        assert_eq!(only(&evidence).verdict, Verdict::NoData);
+        evidence.fold(&[sample(0, 50, 0, 150)]);
+        assert_eq!(only(&evidence).verdict, Verdict::Undecided);
+        let before = evidence.clone();
+        evidence.begin_step(1);
+        assert_eq!(evidence, before, "saying it twice changes nothing");
+    }
+
+    #[test]
+    fn a_canary_that_fails_is_bad_and_stays_bad() {
+        let mut evidence = folded(
+            &[errors()],
+            &[(30, sample(0, 10, 1, 190)), (6, sample(3, 10, 1, 190))],
+        );
+        let at_once = only(&evidence);
+        assert_eq!(at_once.verdict, Verdict::Bad);
+        assert!(at_once.evidence >= at_once.threshold);
+        for step in [1, 2] {
+            evidence.begin_step(step);
+            for _ in 0..500 {
+                evidence.fold(&[sample(0, 100, 9, 100)]);
+            }
+            assert_eq!(only(&evidence).verdict, Verdict::Bad);
+            assert!(only(&evidence).evidence >= at_once.threshold);
+        }
+    }
+
+    #[test]
+    fn a_regression_that_begins_late_is_found_nearly_as_fast() {
+        // Given ten quiet minutes, or a step that begins just before:
+        let ticks_until_bad = |mut evidence: Evidence| {
+            (1..500).find(|_| {
+                evidence.fold(&[sample(2, 10, 1, 190)]);
+                evidence.any_bad()
+            })
+        };
+        let quiet = [(600, sample(0, 10, 1, 190))];
+        let fresh = ticks_until_bad(Evidence::new(&[errors()], 0.01, 3)).unwrap();
+        let late = ticks_until_bad(folded(&[errors()], &quiet)).unwrap();
+        let mut next = folded(&[errors()], &quiet);
+        next.begin_step(1);
+        let next = ticks_until_bad(next).unwrap();
+        assert!(fresh <= 5, "{fresh} ticks");
+        assert!(next <= fresh + 2, "{next} ticks");
+        assert!(late <= fresh + 6, "{late} ticks");
+    }
+
+    #[test]
+    fn a_canary_over_its_objective_within_the_tolerance_of_stable_is_bad() {
+        // Given stable at 0.8 %, canary at 1.6 %: less than twice stable is tolerated.
+        let slo = Slo {
+            relative: 2.0,
+            ..errors()
+        };
+        let evidence = folded(&[slo], &[(600, sample(8, 500, 4, 500))]);
+        let judgement = only(&evidence);
+        assert_eq!(judgement.verdict, Verdict::Bad);
+        assert_eq!(judgement.test, Test::Objective);
+    }
+
+    #[test]
+    fn when_stable_serves_nothing_any_more_the_objective_is_the_judge() {
+        let evidence = folded(
+            &[errors()],
+            &[(60, sample(0, 50, 0, 50)), (12, sample(10, 100, 0, 0))],
+        );
+        let judgement = only(&evidence);
+        assert_eq!(judgement.verdict, Verdict::Bad);
+        assert_eq!(judgement.test, Test::Objective);
+    }
+
+    #[test]
+    fn a_shared_outage_is_a_reason_to_hold_and_goes_by() {
+        let mut evidence = folded(
+            &[errors()],
+            &[(60, sample(0, 20, 1, 180)), (60, sample(4, 20, 36, 180))],
+        );
+        let during = only(&evidence);
+        assert_eq!(during.verdict, Verdict::Good);
+        assert!(during.shared_fault);
+        for _ in 0..30 {
+            evidence.fold(&[sample(0, 20, 1, 180)]);
+        }
+        let after = only(&evidence);
+        assert_eq!(after.verdict, Verdict::Good);
+        assert!(!after.shared_fault);
+        // And a canary that breaks after the outage is found as ever.
+        for _ in 0..4 {
+            evidence.fold(&[sample(15, 20, 1, 180)]);
+        }
+        assert_eq!(only(&evidence).verdict, Verdict::Bad);
+    }
+
+    #[test]
+    fn much_worse_than_stable_is_bad_even_in_an_outage_of_both() {
+        let evidence = folded(
+            &[errors()],
+            &[(60, sample(0, 20, 1, 180)), (60, sample(16, 20, 18, 180))],
+        );
+        let judgement = only(&evidence);
+        assert_eq!(judgement.verdict, Verdict::Bad);
+        assert_eq!(judgement.test, Test::VersusStable);
+        assert!(!judgement.shared_fault);
+    }
+
+    #[test]
+    fn a_canary_that_cures_stables_outage_is_not_held_back() {
+        let ill = sample(0, 20, 36, 180);
+        let start = [(60, sample(0, 20, 1, 180)), (2, ill)];
+        assert!(only(&folded(&[errors()], &start)).shared_fault);
+        let evidence = folded(&[errors()], &[start[0], (10, ill)]);
+        assert_eq!(only(&evidence).verdict, Verdict::Good);
+        assert!(!only(&evidence).shared_fault);
+    }
+
+    #[test]
+    fn a_stable_that_always_misses_its_objective_a_little_blames_nobody() {
+        let evidence = folded(&[errors()], &[(3000, sample(13, 1000, 13, 1000))]);
+        let judgement = only(&evidence);
+        assert_eq!(judgement.verdict, Verdict::Good);
+        assert!(!judgement.shared_fault);
+    }
+
+    #[test]
+    fn a_service_with_one_request_a_second_can_be_judged_too() {
+        // Most ticks have no request at one of the arms, or at both.
+        let mut dice = Dice::new(7);
+        let mut evidence = Evidence::new(&[errors()], 0.01, 3);
+        let requests = (0..20_000).find_map(|_| {
+            evidence.fold(&[dice.tick(1.0, 0.1, 0.3, 0.0)]);
+            evidence.any_bad().then(|| only(&evidence).canary.total)
+        });
+        assert!(requests.is_some_and(|n| n <= 40), "{requests:?}");
+    }
+
+    #[test]
+    fn after_a_restart_the_fold_goes_on_exactly() {
+        let mut dice = Dice::new(3);
+        let slos = [errors(), latency()];
+        let mut straight = Evidence::new(&slos, 0.013_7, 4);
+        let mut restarted = straight.clone();
+        for tick in 0..400 {
+            if tick % 90 == 89 {
+                straight.begin_step(tick / 90 + 1);
+                restarted.begin_step(tick / 90 + 1);
+            }
+            let samples = [
+                dice.tick(150.0, 0.1, 0.013, 0.01),
+                dice.tick(150.0, 0.1, 0.02, 0.01),
+            ];
+            straight.fold(&samples);
+            let written = serde_json::to_string(&restarted).unwrap();
+            assert!(written.len() < 6000, "{} bytes", written.len());
+            restarted = serde_json::from_str(&written).unwrap();
+            restarted.fold(&samples);
+            assert_eq!(restarted, straight);
+        }
+        assert_eq!(restarted.judge(), straight.judge());
+    }
+
+    #[test]
+    fn all_money_adds_up_to_one() {
+        for steps in [1, 2, 3, 7] {
+            let mut stakes = Stakes::new(steps);
+            let mut bet = stakes.begin();
+            for step in 0..=steps {
+                stakes.step = step as u32;
+                bet += stakes.begin();
+                bet += (0..1000).map(|_| stakes.drip()).sum::<f64>();
+            }
+            assert!((bet + stakes.idle() - 1.0).abs() < 1e-9, "{steps}: {bet}");
+        }
+    }
+
+    #[test]
+    fn missing_or_odd_input_does_no_harm() {
+        let slo = Slo {
+            name: "odd".into(),
+            objective: f64::NAN,
+            relative: f64::NEG_INFINITY,
+            absolute: f64::INFINITY,
+        };
+        let mut evidence = Evidence::new(&[slo, errors()], f64::NAN, 0);
+        evidence.fold(&[]);
+        evidence.fold(&[sample(1, 1, 1, 1); 5]);
+        evidence.begin_step(usize::MAX);
+        evidence.fold(&[sample(9, 1, u64::MAX, 3)]);
+        for judgement in evidence.judge() {
+            assert!(judgement.evidence.is_finite() && judgement.effect.is_finite());
+        }
+        assert!(Evidence::new(&[], 0.01, 1).judge().is_empty());
+    }
+}
+
+/// Runs of 5, 25 and 50 percent. Returns whether any verdict was Bad.
+struct Run {
+    rate: f64,
+    step_ticks: usize,
+    alpha: f64,
+}
+
+impl Run {
+    /// `arms(tick) -> (p_c, p_s)`, `retry`: bad requests come again within the tick.
+    fn is_bad(&self, dice: &mut Dice, arms: impl Fn(usize) -> (f64, f64), retry: bool) -> bool {
+        let mut evidence = Evidence::new(&[errors()], self.alpha, 3);
+        for (step, weight) in [0.05, 0.25, 0.5].into_iter().enumerate() {
+            evidence.begin_step(step);
+            for tick in 0..self.step_ticks {
+                let (p_c, p_s) = arms(step * self.step_ticks + tick);
+                let mut sample = dice.tick(self.rate, weight, p_c, p_s);
+                if retry {
+                    // Each arm's errors are retried at that arm, with the same luck.
+                    for (arm, p) in [(&mut sample.canary, p_c), (&mut sample.stable, p_s)] {
+                        let again = arm.bad;
+                        arm.add(Count {
+                            bad: dice.binomial(again, p),
+                            total: again,
+                        });
+                    }
+                }
+                evidence.fold(&[sample]);
+                if evidence.any_bad() {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+fn share(runs: u64, bad: impl Fn(u64) -> bool) -> f64 {
+    (0..runs).filter(|&seed| bad(seed)).count() as f64 / runs as f64
+}
+
+/// The hardest healthy release there is: exactly as bad as tolerated. Incidents multiply errors by
+/// 20 for some ticks, traffic wobbles, weights rise.
+fn at_the_bound(retry: bool, runs: u64) -> f64 {
+    let run = Run {
+        rate: 60.0,
+        step_ticks: 50,
+        alpha: 0.05,
+    };
+    let slo = errors();
+    share(runs, |seed| {
+        let mut dice = Dice::new(seed + 1);
+        let incident = dice.below(150) as usize;
+        let arms = |tick: usize| {
+            let wave = 1.0 + 0.5 * (tick as f64 / 20.0).sin();
+            let shock = if (incident..incident + 12).contains(&tick) {
+                20.0
+            } else {
+                1.0
+            };
+            let p_s = 0.004 * wave * shock;
+            (slo.relative * p_s + slo.absolute, p_s)
+        };
+        run.is_bad(&mut dice, arms, retry)
+    })
 }
 
 #[test]
-fn speed() {
-    for (rate, weight) in [
-        (20., 0.05),
-        (100., 0.05),
-        (200., 0.05),
-        (20., 0.5),
-        (2., 0.5),
-        (1., 0.05),
-        (10., 0.25),
+fn false_alarms_stay_below_alpha_even_at_the_bound() {
+    let (plain, retried) = (at_the_bound(false, 1000), at_the_bound(true, 1000));
+    println!("at the bound, alpha 5 %: {plain} false alarms, {retried} with retries");
+    assert!(plain <= 0.05 && retried <= 0.05, "{plain}, {retried}");
+}
+
+#[test]
+fn a_run_of_equal_arms_hardly_ever_alarms() {
+    // No tolerance at all: A/A is then exactly at the bound.
+    let strict = Slo {
+        relative: 1.0,
+        absolute: 0.0,
+        ..errors()
+    };
+    let alarms = share(2000, |seed| {
+        let mut dice = Dice::new(seed + 50_000);
+        let incident = dice.below(120) as usize;
+        let mut evidence = Evidence::new(std::slice::from_ref(&strict), 0.05, 3);
+        (0..120).any(|tick| {
+            if tick % 40 == 0 {
+                evidence.begin_step(tick / 40);
+            }
+            let weight = [0.05, 0.25, 0.5][tick / 40];
+            let shock = if (incident..incident + 10).contains(&tick) {
+                20.0
+            } else {
+                1.0
+            };
+            let p = 0.005 * shock;
+            evidence.fold(&[dice.tick(80.0, weight, p, p)]);
+            evidence.any_bad()
+        })
+    });
+    println!("A/A without tolerance, alpha 5 %: {alarms} false alarms");
+    assert!(alarms <= 0.05, "{alarms}");
+}
+
+/// Both arms at 20 % for a while, beginning anywhere; `skew`: which part of a tick the canary's
+/// scrape is ahead of stable's (negative: behind).
+fn outage(dice: &mut Dice, rate: f64, weight: f64, skew: f64) -> (bool, bool) {
+    let begin = 20.0 + 20.0 * dice.uniform();
+    let end = begin + 1.0 + 30.0 * dice.uniform();
+    let part = |from: f64| ((from + 1.0).min(end) - from.max(begin)).clamp(0.0, 1.0);
+    let (p_good, p_ill) = (0.001, 0.2);
+    let mut evidence = Evidence::new(&[errors()], 0.01, 3);
+    let mut seen = false;
+    for tick in 0..90 {
+        let p = |from: f64| p_good + (p_ill - p_good) * part(from);
+        let (p_c, p_s) = (p(tick as f64 + skew), p(tick as f64));
+        evidence.fold(&[dice.tick(rate, weight, p_c, p_s)]);
+        seen |= evidence.judge()[0].shared_fault;
+    }
+    (evidence.any_bad(), seen)
+}
+
+#[test]
+fn a_shared_outage_is_nobodys_fault() {
+    let (mut bad, mut seen, mut all) = (0, 0, 0);
+    for (rate, runs) in [(2.0, 40), (20.0, 40), (400.0, 12), (20_000.0, 3)] {
+        for weight in [0.05, 0.5] {
+            for skew in [0.0, 0.3, 1.0, -1.0] {
+                for seed in 0..runs {
+                    let mut dice = Dice::new(seed + 1000);
+                    let (is_bad, is_seen) = outage(&mut dice, rate, weight, skew);
+                    assert!(
+                        !is_bad || rate < 100.0,
+                        "rate {rate} weight {weight} skew {skew} seed {seed}"
+                    );
+                    bad += u32::from(is_bad);
+                    seen += u32::from(is_seen);
+                    all += 1;
+                }
+            }
+        }
+    }
+    println!("shared outages: {all}, called Bad {bad}, called a shared fault {seen}");
+    assert_eq!(bad, 0);
+}
+
+/// Canary requests, from the first bad one on, until the verdict is Bad: (median, ninth decile).
+fn speed(rate: f64, weight: f64, p_c: f64, p_s: f64, runs: u64) -> (u64, u64) {
+    let mut all: Vec<u64> = (0..runs)
+        .map(|seed| {
+            let mut dice = Dice::new(seed + 9);
+            let mut evidence = Evidence::new(&[errors(), latency()], 0.01, 3);
+            let mut requests = 0;
+            while !evidence.any_bad() && requests < 100_000 {
+                let tick = dice.tick(rate, weight, p_c, p_s);
+                requests += tick.canary.total;
+                evidence.fold(&[tick, Sample::default()]);
+            }
+            requests
+        })
+        .collect();
+    all.sort_unstable();
+    (all[all.len() / 2], all[all.len() * 9 / 10])
+}
+
+#[test]
+fn gross_failures_are_found_within_a_dozen_requests_and_twenty_percent_within_thirty_five() {
+    // A request or two a tick: what the arithmetic needs, plus a tick.
+    let (all_bad, _) = speed(20.0, 0.05, 1.0, 0.0, 100);
+    let (fifth, worst) = speed(20.0, 0.05, 0.2, 0.0, 100);
+    println!("100 %: {all_bad}, 20 %: {fifth} ({worst})");
+    assert!(all_bad <= 12 && fifth <= 35 && worst <= 60);
+    // Ten requests a tick: in seconds.
+    let (all_bad, _) = speed(200.0, 0.05, 1.0, 0.0, 100);
+    let (fifth, worst) = speed(200.0, 0.05, 0.2, 0.0, 100);
+    println!("at 10 a tick 100 %: {all_bad}, 20 %: {fifth} ({worst})");
+    assert!(all_bad <= 30 && fifth <= 50);
+}
+
+#[test]
+fn the_stated_power_is_the_simulated_power() {
+    for (rate, weight, p_s, runs) in [
+        (100.0, 0.05, 0.0, 400),
+        (200.0, 0.05, 0.003, 400),
+        (200.0, 0.25, 0.003, 300),
+        (400.0, 0.05, 0.01, 300),
+        (40.0, 0.5, 0.0, 300),
+        (20.0, 0.1, 0.005, 300),
     ] {
-        for (p_c, p_s) in [
-            (1.0, 0.0),
-            (0.2, 0.0),
-            (0.2, 0.005),
-            (0.05, 0.002),
-            (0.03, 0.005),
-        ] {
-            let mut v: Vec<u64> = (0..200)
-                .map(|s| {
-                    until_bad(s, rate, weight, p_c, p_s, &[errors(), latency()], 20000)
-                        .unwrap_or(99999)
-                })
-                .collect();
-            v.sort();
-            eprintln!(
-                "rate {rate} w {weight} p_c {p_c} p_s {p_s}: median {} p90 {}",
-                v[100], v[180]
-            );
+        // Given the requests that a step at this stable asks for ...
+        let typical = sample(
+            0,
+            (rate * weight * 1e4) as u64,
+            (p_s * rate * (1.0 - weight) * 1e4) as u64,
+            (rate * (1.0 - weight) * 1e4) as u64,
+        );
+        let mut asked = Evidence::new(&[errors(), latency()], 0.01, 3);
+        asked.fold(&[typical, Sample::default()]);
+        let asked = asked.judge().remove(0);
+        // ... the requests it takes nine of ten regressions of that effect to be found:
+        let (_, found) = speed(rate, weight, asked.effect, p_s, runs);
+        let found = found as f64 - rate * weight;
+        let off = asked.needed as f64 / found - 1.0;
+        println!(
+            "rate {rate} weight {weight} stable {p_s}: asks for {}, takes {found:.0} ({:+.0} %)",
+            asked.needed,
+            100.0 * off
+        );
+        assert!(off.abs() < 0.25, "{off}");
+    }
+}
+
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn counts() -> impl Strategy<Value = u64> {
+        prop_oneof![0..5_u64, 0..2000_u64, Just(u64::MAX), any::<u64>()]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+        #[test]
+        fn whatever_is_counted_numbers_are_finite_and_bad_is_final(
+            ticks in proptest::collection::vec((counts(), counts(), counts(), counts(), 0..5_usize), 1..40),
+            objective in 0.0..1.0_f64,
+            relative in 1.0..10.0_f64,
+            absolute in 0.0..1.0_f64,
+        ) {
+            let slo = Slo { name: "any".into(), objective, relative, absolute };
+            let mut evidence = Evidence::new(&[slo], 0.01, 3);
+            let mut bad = false;
+            for (e_c, n_c, e_s, n_s, step) in ticks {
+                evidence.begin_step(step);
+                evidence.fold(&[sample(e_c, n_c, e_s, n_s)]);
+                let judgement = only(&evidence);
+                prop_assert!(judgement.evidence.is_finite());
+                prop_assert!((0.0..=1.0).contains(&judgement.effect));
+                prop_assert!(judgement.needed >= 1);
+                let is_bad = judgement.verdict == Verdict::Bad;
+                prop_assert!(is_bad || !bad);
+                prop_assert_eq!(is_bad, evidence.any_bad());
+                prop_assert_eq!(is_bad, judgement.evidence >= judgement.threshold);
+                bad = is_bad;
+            }
         }
     }
 }

@@ -104,7 +104,7 @@ impl Dice {
         let step = (1.0 - p).ln();
         let (mut at, mut count) = (0_u64, 0);
         loop {
-            at += (self.uniform().ln() / step) as u64 + 1;
+            at = at.saturating_add((self.uniform().ln() / step) as u64 + 1);
             if at > n {
                 return count;
             }

@@ -2,12 +2,14 @@ use proptest::prelude::*;
 
 use super::*;
 
+type Labels = Vec<(String, String)>;
+
 fn limits() -> Limits {
     Limits::default()
 }
 
 /// Labels (sorted) and value of each series of `name`.
-fn read(body: &str, name: &str) -> Result<Vec<(Vec<(String, String)>, f64)>, ExpositionError> {
+fn read(body: &str, name: &str) -> Result<Vec<(Labels, f64)>, ExpositionError> {
     let series = parse(body.as_bytes(), &limits())?.series(name)?;
     let sorted = |labels: HashMap<String, String>| {
         let mut labels: Vec<_> = labels.into_iter().collect();
@@ -32,7 +34,7 @@ fn message(body: &[u8], name: &str) -> String {
 }
 
 /// What `prometheus-parse` makes of a text by itself.
-fn crate_alone(body: &str) -> Vec<(String, Vec<(String, String)>, String)> {
+fn crate_alone(body: &str) -> Vec<(String, Labels, String)> {
     let scrape = prometheus_parse::Scrape::parse(body.lines().map(|line| Ok(line.to_owned())));
     let samples = scrape.unwrap().samples.into_iter().map(|sample| {
         let mut labels: Vec<_> = sample
