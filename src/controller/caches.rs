@@ -290,9 +290,12 @@ where
         .default_backoff()
         .modify(move |object| {
             if !keeps_managers {
-                object.managed_fields_mut().clear();
+                object.meta_mut().managed_fields = None;
             }
-            object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+            // Not through annotations_mut: it would make an empty map where the object has none.
+            if let Some(annotations) = &mut object.meta_mut().annotations {
+                annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+            }
         })
         .reflect(writer);
     let task = tokio::spawn(async move {

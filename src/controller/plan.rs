@@ -115,8 +115,8 @@ fn label_ops(deployment: &Deployment, label: &str, value: Option<Value>) -> Vec<
     let there = labels.is_some_and(|labels| labels.contains_key(label));
     let path = format!("/metadata/labels/{}", escaped(label));
     match (value, labels) {
-        (Some(value), Some(_)) => vec![json!({"op": "add", "path": path, "value": value})],
-        (Some(value), None) => vec![json!({"op": "add", "path": "/metadata/labels", "value": {label: value}})],
+        (Some(value), Some(labels)) if !labels.is_empty() => vec![json!({"op": "add", "path": path, "value": value})],
+        (Some(value), _) => vec![json!({"op": "add", "path": "/metadata/labels", "value": {label: value}})],
         (None, _) if there => vec![json!({"op": "remove", "path": path})],
         (None, _) => Vec::new(),
     }

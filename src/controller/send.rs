@@ -149,14 +149,15 @@ fn pending(write: &Write, wrote: Wrote) -> Pending {
     Pending { kind: write.kind, name: write.name.clone(), wrote, at: Instant::now() }
 }
 
-/// A failed `test` of a JSON patch comes back as 422; objects that changed or went as 409 and 404.
+/// A JSON patch whose `test` or path does not hold any more comes back as 422 without details; objects that changed or
+/// went as 409 and 404.
 fn classify(write: &Write, error: kube::Error) -> SendError {
     let (verb, kind, name) = (write.verb(), write.kind.as_str(), write.name.clone());
     match &error {
         kube::Error::Api(status)
             if status.code == 409
                 || (status.code == 404 && !matches!(write.verb, Verb::Create(_)))
-                || (status.code == 422 && status.message.contains("test")) =>
+                || (status.code == 422 && status.message.starts_with("the server rejected our request")) =>
         {
             SendError::Conflict { verb, kind, name }
         }

@@ -37,6 +37,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(500);
 /// The caches are about to show what we wrote.
 const CATCH_UP: Duration = Duration::from_millis(15);
+/// Something changed between our look and our write.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const SAVE_LEDGER: Duration = Duration::from_secs(10);
 
 /// What every look needs.
@@ -81,7 +83,10 @@ pub(super) async fn reconcile(rollout: Arc<Rollout>, shell: Arc<Shell>) -> Resul
     let failed = result.as_ref().is_err_and(|error| !error.is_conflict());
     shell.metrics.reconciled(began.elapsed(), failed);
     match result {
-        Err(error) if error.is_conflict() => Ok(Next::requeue(CATCH_UP)),
+        Err(error) if error.is_conflict() => {
+            tracing::info!(namespace = rollout.namespace().unwrap_or_default(), rollout = rollout.name_any(), %error, "looking again");
+            Ok(Next::requeue(LOOK_AGAIN))
+        }
         other => other,
     }
 }

@@ -11,7 +11,7 @@ use crate::api::names;
 pub fn hand_over(deployment: &Deployment, set: &ReplicaSet) -> Value {
     let replicas = deployment.spec.replicas;
     let mut ops = release(set);
-    if set.metadata.annotations.is_none() {
+    if set.metadata.annotations.as_ref().is_none_or(std::collections::BTreeMap::is_empty) {
         ops.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
     }
     ops.push(annotation("deployment.kubernetes.io~1desired-replicas", replicas));
