@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION};
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
@@ -211,6 +211,18 @@ impl Scraper {
         counts
     }
 
+    /// Asks twice if need be: a pod may close a kept connection in the very moment we use it again, and then it is not
+    /// the pod that is broken. One connection at most is kept per pod, so the second is a new one.
+    async fn answer(&self, url: Url) -> Result<Response, reqwest::Error> {
+        // Without this some libraries answer in protobuf or OpenMetrics.
+        let accept = "text/plain;version=0.0.4,*/*;q=0.1";
+        let request = || self.client.get(url.clone()).header(ACCEPT, accept);
+        match request().send().await {
+            Err(error) if !error.is_connect() => request().send().await,
+            answer => answer,
+        }
+    }
+
     async fn fetch(&self, target: &Target) -> Result<Body<'_>, Problem> {
         let within = self.settings.deadline;
         let deadline = Instant::now() + within;
@@ -218,12 +230,7 @@ impl Scraper {
             return Err(Problem::Path(target.path.clone()));
         }
         let url = Url::parse(&address(target)).map_err(|_| Problem::Path(target.path.clone()))?;
-        // Without this some libraries answer in protobuf or OpenMetrics.
-        let request = self
-            .client
-            .get(url)
-            .header(ACCEPT, "text/plain;version=0.0.4,*/*;q=0.1");
-        let mut response = match timeout_at(deadline, request.send()).await {
+        let mut response = match timeout_at(deadline, self.answer(url)).await {
             Err(_) => return Err(Problem::NoAnswer(within)),
             Ok(Err(source)) if source.is_connect() => {
                 return Err(Problem::Connect {

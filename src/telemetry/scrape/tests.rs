@@ -185,6 +185,31 @@ async fn connections_are_used_again() {
 }
 
 #[tokio::test]
+async fn a_kept_connection_that_the_pod_closes_is_no_broken_pod() {
+    // Reads the second request of a connection and hangs up, as a server does whose keep-alive time is just over.
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    let port = serve(move |mut stream| {
+        count.fetch_add(1, Ordering::SeqCst);
+        request(&stream);
+        let _ = stream.write_all(response("200 OK", GOOD).as_bytes());
+        request(&stream);
+    });
+    let scraper = scraper();
+    for _ in 0..4 {
+        let result = scraper.scrape(&[target(port)], &query()).await.remove(0).1;
+        assert_eq!(result.unwrap().requests, 10);
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 4);
+}
+
+#[test]
+fn a_scrape_may_run_on_any_thread() {
+    fn is_send<T: Send>(_: T) {}
+    is_send(scraper().scrape(&[], &query()));
+}
+
+#[tokio::test]
 async fn a_refused_connection_says_where_and_what() {
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
