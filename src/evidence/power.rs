@@ -2,7 +2,7 @@
 //!
 //! The test crosses its threshold T after n canary requests if ln E(e_c, e_s, n) >= T. With
 //! e_c ~ Poisson(n p_1) and e_s ~ Poisson(n p_s / rho) that has probability 0.9 when it still holds
-//! at the likeliest point of the unlucky tenth: both counts moved against us by z = 1.2816 standard
+//! at the likeliest point of the unlucky tenth: both counts moved against us by z standard
 //! deviations of ln E, in proportion to what they contribute to it (first-order reliability
 //! method), with the skewness and continuity correction of a Poisson quantile.
 
@@ -11,8 +11,10 @@ use super::{Sample, Slo};
 
 /// Probability that a regression of the stated effect is seen.
 pub(super) const POWER: f64 = 0.9;
-/// Quantile of the normal distribution for [`POWER`].
-const Z: f64 = 1.281_551_6;
+/// Standard deviations of bad luck for [`POWER`]. At the last request alone it would be 1.28; but a
+/// test that crossed its threshold earlier and fell back has decided, too. With 1.15 simulated
+/// runs need within 20 % of what is asked for (the tests allow 25 %).
+const Z: f64 = 1.15;
 /// How much worse than tolerated: so many times the objective. A burn rate of 5 spends the error
 /// budget of a month in six days.
 const TIMES_OBJECTIVE: f64 = 5.0;
