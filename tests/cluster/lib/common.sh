@@ -27,4 +27,9 @@ stage() { [ -n "${QUIET:-}" ] || printf '%7ss  %s\n' "$(elapsed)" "$*"; }
 absolute() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
 
 # with_parent COMMAND...: runs it so that it is killed when this shell dies, however that happens.
-with_parent() { setpriv --pdeathsig KILL "$@"; }
+with_parent() { setpriv --pdeathsig KILL "$LIB/bound" $BASHPID "$@"; }
+# behind_parent COMMAND...: the same for use with &, which makes a subshell of a function: it is replaced.
+behind_parent() { exec setpriv --pdeathsig KILL "$LIB/bound" $$ "$@"; }
+
+# running PID: a zombie is not
+running() { local state; { read -r _ _ state _ < "/proc/$1/stat"; } 2> /dev/null && [ "$state" != Z ]; }

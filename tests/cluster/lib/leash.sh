@@ -14,6 +14,6 @@ unleash() {
   trap '' INT TERM HUP
   [ -z "${1:-}" ] || echo "$1" >&9
   exec 9>&-
-  for _ in $(seq 300); do kill -0 "$WATCHDOG" 2> /dev/null || break; sleep 0.05; done
+  for _ in $(seq 300); do running "$WATCHDOG" || break; sleep 0.05; done
   WATCHDOG=
 }
