@@ -5,6 +5,7 @@
 
 mod caches;
 mod lease;
+mod look;
 mod metrics;
 mod observe;
 mod plan;
@@ -15,7 +16,8 @@ mod shell;
 mod start;
 mod world;
 
+pub use look::{Looked, Moved, look_after, move_run, seen, to_close};
 pub use observe::{Seen, arm_of, governed_workload, observe, troubles};
 pub use plan::{PlanError, plan};
 pub use start::{Settings, StartError, client, run};
-pub use world::{Kind, Verb, World, Write};
+pub use world::{Kind, Verb, World, Write, phase_of};

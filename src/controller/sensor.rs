@@ -12,11 +12,11 @@ use tokio::task::JoinHandle;
 
 use super::{
     caches::Namespace,
+    look,
     observe::{Seen, arm_of},
 };
 use crate::{
     api::{Phase, Policy, RolloutRun, SloKind},
-    engine::Traffic,
     evidence::{Count, Evidence, Sample, Slo, Split},
     telemetry::{
         Arm, CounterQuery, DeltaSettings, Deltas, LatencyQuery, MAX_PODS_PER_ARM, Matcher, MatcherError, PodCounts,
@@ -97,25 +97,7 @@ impl Sensor {
     /// What the counts say now.
     pub fn seen(&self) -> Seen {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let split = &shared.ledger.split;
-        let idle = split.idle_for();
-        let judgements = shared.ledger.evidence.judge();
-        let excess = judgements.iter().map(|judgement| {
-            let (canary, stable) = (judgement.canary, judgement.stable);
-            let usual = stable.ratio().unwrap_or(0.0);
-            canary.bad as f64 - canary.total as f64 * usual
-        });
-        Seen {
-            traffic: Traffic {
-                seen: split.seen(),
-                silent: split.silent().map(|silent| silent_words(&silent)),
-                canary_idle: idle.canary,
-                stable_idle: idle.stable,
-                blind: shared.blind.clone(),
-                excess_failed: excess.fold(0.0, f64::max),
-            },
-            judgements,
-        }
+        look::seen(&shared.ledger.evidence, &shared.ledger.split, shared.blind.clone())
     }
 
     /// The ledger as text.
@@ -123,14 +105,6 @@ impl Sensor {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         serde_json::to_string(&shared.ledger).ok()
     }
-}
-
-fn silent_words(silent: &crate::evidence::Silent) -> String {
-    let what = if silent.unreadable { "its metrics can't be read" } else { "it counted none" };
-    format!(
-        "the canary should have got about {:.0} requests in {:.0} s and {what}, while stable serves: it hangs or refuses connections",
-        silent.expected, silent.seconds
-    )
 }
 
 impl Ledger {

@@ -14,23 +14,21 @@ use kube::{
         events::{Event, EventType, Recorder},
     },
 };
-use serde::Serialize;
-use serde_json::Value;
 
 use super::{
     caches::{Caches, Namespace},
     metrics::Metrics,
-    observe::{Seen, governed_workload, is_borrowed, observe, troubles},
+    look::{Looked, look_after, move_run, to_close},
+    observe::Seen,
     plan::{PlanError, plan},
     send::{SendError, Sender},
     sensor::{Sensor, SensorError, port_of},
-    world::{Kind, World, Write, phase_of},
+    world::{World, Write},
 };
 use crate::{
-    api::{Policy, Rollout, RolloutRun, RolloutRunStatus, names, validate},
-    engine::{self, Action, Governed, LastRun, Latch, Note, reasons},
+    api::{Policy, Rollout, RolloutRun, RolloutRunStatus, validate},
+    engine::{Action, Latch, Note, reasons},
     telemetry::Scraper,
-    workload::owner_of,
 };
 
 /// While a run is under way it is looked at this often at least.
@@ -120,8 +118,8 @@ impl Shell {
         if let Some(run) = world.active() {
             status = look.run(run).await?;
         }
-        for run in world.runs.iter().filter(|run| phase_of(run).is_terminal()) {
-            look.close(run).await?;
+        for run in to_close(&world) {
+            look.apply(&[Action::RemoveFinalizer], Some(run)).await?;
         }
         look.govern(status.as_ref()).await?;
         Ok(if active { Next::requeue(TICK) } else { Next::await_change() })
@@ -200,27 +198,20 @@ impl Look<'_> {
             }
         };
         let (seen, ledger) = self.look_through(run, &policy)?;
-        let snapshot = observe(self.world, run, &seen);
-        let ending = self.world.rollout.metadata.deletion_timestamp.is_some() || run.metadata.deletion_timestamp.is_some();
-        let mut decision = engine::decide(&policy, &run.spec, &before, &snapshot, ending, self.now);
-        if let Some(ledger) = ledger {
-            decision.status.ledger = Some(ledger);
-        }
-        if decision.status.phase.unwrap_or_default().is_terminal() {
-            decision.status.ledger = None;
+        let moved = move_run(&policy, self.world, run, &seen, ledger, self.now);
+        if moved.decision.status.phase.unwrap_or_default().is_terminal() {
             self.shell.sensors.lock().unwrap_or_else(PoisonError::into_inner).remove(&run.uid().unwrap_or_default());
         }
-        self.shell.metrics.run(run, &decision.status);
-        let written = match differs(&before, &decision.status) {
-            true => self.send(&Write::status(Kind::RolloutRun, &run.metadata, json(&decision.status))).await,
-            false => Ok(()),
+        self.shell.metrics.run(run, &moved.decision.status);
+        let written = match &moved.status {
+            Some(status) => self.send(status).await,
+            None => Ok(()),
         };
         if let Err(error) = written {
-            // The traffic goes back even when the status can't be written.
-            let retreat: Vec<Action> = decision.actions.into_iter().filter(Action::is_retreat).collect();
-            self.apply(&retreat, Some(run)).await?;
+            self.apply(&moved.retreat(), Some(run)).await?;
             return Err(error);
         }
+        let decision = moved.decision;
         self.shell.tell(&self.world.rollout, &decision.notes);
         self.apply(&decision.actions, Some(run)).await?;
         Ok(Some(decision.status))
@@ -251,68 +242,13 @@ impl Look<'_> {
         Ok((watched.sensor.seen(), ledger))
     }
 
-    /// A finished run holds nothing any more.
-    async fn close(&self, run: &RolloutRun) -> Result<(), LookError> {
-        let held = run.metadata.finalizers.iter().flatten().any(|name| name == names::FINALIZER);
-        match held {
-            true => self.apply(&[Action::RemoveFinalizer], Some(run)).await,
-            false => Ok(()),
-        }
-    }
-
     /// Looks after the workload and writes the Rollout's status.
     async fn govern(&self, run_status: Option<&RolloutRunStatus>) -> Result<(), LookError> {
-        let world = self.world;
-        let workload = governed_workload(world);
-        let invalid = validate(&world.rollout.spec).err();
-        let troubles = troubles(world, None);
-        let last = world.last();
-        let default = RolloutRunStatus::default();
-        let finished: Vec<String> = match last {
-            Some(last) => world.runs.iter().filter(|run| run.name_any() != last.name_any() && phase_of(run).is_terminal()).map(ResourceExt::name_any).collect(),
-            None => Vec::new(),
-        };
-        let name = last.map(ResourceExt::name_any).unwrap_or_default();
-        let is_active = world.active().is_some();
-        let governed = Governed {
-            rollout: &world.rollout,
-            invalid: invalid.as_ref(),
-            latch: self.shell.latch,
-            workload: workload.as_ref(),
-            troubles: &troubles,
-            last: last.map(|run| LastRun {
-                name: &name,
-                status: run_status.filter(|_| is_active).or(run.status.as_ref()).unwrap_or(&default),
-                template: &run.spec.to.template,
-                hash: &run.spec.to.hash,
-                retry: run.spec.retry,
-                steps: run.spec.policy.steps.len(),
-                holds_borrowed: holds_borrowed(world, run),
-            }),
-            finished: &finished,
-        };
-        let governance = engine::govern(&governed, self.now);
-        let before = world.rollout.status.clone().unwrap_or_default();
-        if differs(&before, &governance.status) {
-            self.send(&Write::status(Kind::Rollout, &world.rollout.metadata, json(&governance.status))).await?;
+        let Looked { governance, status } = look_after(self.world, self.shell.latch, run_status, self.now);
+        if let Some(status) = &status {
+            self.send(status).await?;
         }
-        self.shell.tell(&world.rollout, &governance.notes);
+        self.shell.tell(&self.world.rollout, &governance.notes);
         self.apply(&governance.actions, None).await
     }
-}
-
-fn holds_borrowed(world: &World, run: &RolloutRun) -> bool {
-    world.replica_sets.iter().any(|set| {
-        is_borrowed(set) && owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref())
-    })
-}
-
-fn json(value: &impl Serialize) -> Value {
-    // Our own types have string keys and finite numbers only.
-    serde_json::to_value(value).unwrap_or(Value::Null)
-}
-
-/// As JSON, because a status that was read back equals what was written only there.
-fn differs(before: &impl Serialize, after: &impl Serialize) -> bool {
-    json(before) != json(after)
 }

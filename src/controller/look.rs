@@ -1,0 +1,148 @@
+//! The pure parts of a look: which writes it consists of. The shell sends them; the simulation sends them, too.
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    observe::{Seen, governed_workload, is_borrowed, observe, troubles},
+    world::{Kind, World, Write, phase_of},
+};
+use crate::{
+    api::{Policy, RolloutRun, RolloutRunStatus, names, validate},
+    engine::{self, Action, Decision, Governance, Governed, LastRun, Latch, Traffic},
+    evidence::{Evidence, Silent, Split},
+    workload::owner_of,
+};
+
+/// What a run does next, and the write of its status if that differs.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Moved {
+    /// To be applied after the status was written.
+    pub decision: Decision,
+    /// To be written first.
+    pub status: Option<Write>,
+}
+
+/// What the Rollout needs, and the write of its status if that differs.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Looked {
+    /// To be applied after the status was written.
+    pub governance: Governance,
+    /// To be written first.
+    pub status: Option<Write>,
+}
+
+impl Moved {
+    /// The traffic goes back even when the status can't be written.
+    pub fn retreat(self) -> Vec<Action> {
+        self.decision.actions.into_iter().filter(Action::is_retreat).collect()
+    }
+}
+
+/// Moves the run under way. `ledger` is the evidence to be saved, if it is time to.
+pub fn move_run(policy: &Policy, world: &World, run: &RolloutRun, seen: &Seen, ledger: Option<String>, now: Timestamp) -> Moved {
+    let before = run.status.clone().unwrap_or_default();
+    let snapshot = observe(world, run, seen);
+    let ending = world.rollout.metadata.deletion_timestamp.is_some() || run.metadata.deletion_timestamp.is_some();
+    let mut decision = engine::decide(policy, &run.spec, &before, &snapshot, ending, now);
+    if ledger.is_some() {
+        decision.status.ledger = ledger;
+    }
+    if decision.status.phase.unwrap_or_default().is_terminal() {
+        decision.status.ledger = None;
+    }
+    let status = differs(&before, &decision.status).then(|| Write::status(Kind::RolloutRun, &run.metadata, json(&decision.status)));
+    Moved { decision, status }
+}
+
+/// Finished runs that still hold something.
+pub fn to_close(world: &World) -> impl Iterator<Item = &RolloutRun> {
+    let held = |run: &&RolloutRun| run.metadata.finalizers.iter().flatten().any(|name| name == names::FINALIZER);
+    world.runs.iter().filter(|run| phase_of(run).is_terminal()).filter(held)
+}
+
+/// Looks after the workload. `run_status` is what the run under way has just become.
+pub fn look_after(world: &World, latch: Latch, run_status: Option<&RolloutRunStatus>, now: Timestamp) -> Looked {
+    let workload = governed_workload(world);
+    let invalid = validate(&world.rollout.spec).err();
+    let troubles = troubles(world, None);
+    let last = world.last();
+    let default = RolloutRunStatus::default();
+    let finished: Vec<String> = match last {
+        Some(last) => world.runs.iter().filter(|run| run.name_any() != last.name_any() && phase_of(run).is_terminal()).map(ResourceExt::name_any).collect(),
+        None => Vec::new(),
+    };
+    let name = last.map(ResourceExt::name_any).unwrap_or_default();
+    let is_active = world.active().is_some();
+    let governed = Governed {
+        rollout: &world.rollout,
+        invalid: invalid.as_ref(),
+        latch,
+        workload: workload.as_ref(),
+        troubles: &troubles,
+        last: last.map(|run| LastRun {
+            name: &name,
+            status: run_status.filter(|_| is_active).or(run.status.as_ref()).unwrap_or(&default),
+            template: &run.spec.to.template,
+            hash: &run.spec.to.hash,
+            retry: run.spec.retry,
+            steps: run.spec.policy.steps.len(),
+            holds_borrowed: holds_borrowed(world, run),
+        }),
+        finished: &finished,
+    };
+    let governance = engine::govern(&governed, now);
+    let before = world.rollout.status.clone().unwrap_or_default();
+    let status = differs(&before, &governance.status).then(|| Write::status(Kind::Rollout, &world.rollout.metadata, json(&governance.status)));
+    Looked { governance, status }
+}
+
+fn holds_borrowed(world: &World, run: &RolloutRun) -> bool {
+    world.replica_sets.iter().any(|set| {
+        is_borrowed(set) && owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref())
+    })
+}
+
+/// What the counts say, as the engine takes it. `blind`: why they can't be read.
+pub fn seen(evidence: &Evidence, split: &Split, blind: Option<String>) -> Seen {
+    let idle = split.idle_for();
+    let judgements = evidence.judge();
+    let excess = judgements.iter().map(|judgement| {
+        let (canary, stable) = (judgement.canary, judgement.stable);
+        let usual = stable.ratio().unwrap_or(0.0);
+        canary.bad as f64 - canary.total as f64 * usual
+    });
+    Seen {
+        traffic: Traffic {
+            seen: split.seen(),
+            silent: split.silent().map(|silent| silent_words(&silent)),
+            canary_idle: idle.canary,
+            stable_idle: idle.stable,
+            blind,
+            excess_failed: excess.fold(0.0, f64::max),
+        },
+        judgements,
+    }
+}
+
+fn silent_words(silent: &Silent) -> String {
+    let what = if silent.unreadable { "its metrics can't be read" } else { "it counted none" };
+    format!(
+        "the canary should have got about {:.0} requests in {:.0} s and {what}, while stable serves: it hangs or refuses connections",
+        silent.expected, silent.seconds
+    )
+}
+
+fn json(value: &impl Serialize) -> Value {
+    // Our own types have string keys and finite numbers only.
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
+/// As JSON, because a status that was read back equals what was written only there.
+fn differs(before: &impl Serialize, after: &impl Serialize) -> bool {
+    json(before) != json(after)
+}
