@@ -3,6 +3,7 @@
 mod crds;
 mod people;
 mod restore;
+mod workload;
 
 use std::{net::SocketAddr, process::ExitCode};
 
@@ -56,6 +57,10 @@ enum Command {
     Approve(Target),
     /// Try a refused version again.
     Retry(Target),
+    /// Take the Deployment's template back to the version that serves (kubectl rollout undo refuses a paused one).
+    Undo(Target),
+    /// Release the same version with new pods (kubectl rollout restart refuses a paused Deployment).
+    Restart(Target),
 }
 
 /// A Rollout.
@@ -122,6 +127,8 @@ pub fn main() -> ExitCode {
         Command::Resume(target) => on_runtime(people::pause(target.rollout, target.namespace, false)),
         Command::Abort(target) => on_runtime(people::abort(target.rollout, target.namespace)),
         Command::Approve(target) => on_runtime(people::approve(target.rollout, target.namespace)),
+        Command::Undo(target) => on_runtime(workload::undo(target.rollout, target.namespace)),
+        Command::Restart(target) => on_runtime(workload::restart(target.rollout, target.namespace)),
         Command::Retry(target) => on_runtime(people::retry(target.rollout, target.namespace)),
     };
     match done {

@@ -201,7 +201,7 @@ fn with_other_template(governed: &Governed<'_>, workload: &WorkloadView, actions
         let why = run.status.message.as_deref().unwrap_or_default();
         return Standing {
             phase: "Refused".into(),
-            message: format!("{why}. Deploy another version, or: kubectl serin retry {}", governed.rollout.metadata.name.as_deref().unwrap_or_default()),
+            message: format!("{why}. Deploy another version, or: kubectl serin undo|retry {}", governed.rollout.metadata.name.as_deref().unwrap_or_default()),
             ready: false,
             reconciling: false,
             stalled: true,
@@ -324,7 +324,7 @@ fn told(governed: &Governed<'_>, standing: &Standing) -> Vec<Note> {
         notes.push(Note {
             warning: true,
             reason: reasons::ROLLOUT_DELETED,
-            message: "the Deployment stays paused: its template was not released. kubectl rollout undo takes it back, kubectl rollout resume releases it".into(),
+            message: "the Deployment stays paused: its template was not released. kubectl rollout resume releases it".into(),
         });
     }
     notes

@@ -72,11 +72,11 @@ fn bad_words(judgement: &Judgement) -> String {
         total => format!("{} of {total} requests bad ({:.1} %)", count.bad, 100.0 * count.bad as f64 / total as f64),
     };
     let test = match judgement.test {
-        Test::VersusStable => "worse than stable",
+        Test::VersusStable => "is worse than stable",
         Test::Objective => "misses the objective",
     };
     format!(
-        "SLO {}: the canary is {test}: canary {}, stable {}; evidence {:.1}, threshold {:.1}",
+        "SLO {}: the canary {test}: canary {}, stable {}; evidence {:.1}, threshold {:.1}",
         judgement.name,
         share(judgement.canary),
         share(judgement.stable),

@@ -115,10 +115,11 @@ impl View<'_> {
     /// What a gateway or a missing route says against it.
     pub fn route_message(&self) -> String {
         let said = self.snapshot.routes.iter().find(|route| !route.accepted);
-        said.map_or_else(
-            || "the route is missing".to_owned(),
-            |route| format!("HTTPRoute {}: {}", route.name, route.message),
-        )
+        match said {
+            Some(route) => format!("HTTPRoute {}: {}", route.name, route.message),
+            None if self.snapshot.routes.len() < self.policy.spec.routes.len() => "a route is missing".to_owned(),
+            None => "the change is on its way".to_owned(),
+        }
     }
 
     /// The weight that is in force: in the accepted route, or the canary's share of ready pods.

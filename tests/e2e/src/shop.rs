@@ -1,12 +1,13 @@
 //! A namespace with the example service `auth` in it, ready to be released.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use serde_json::{Value, json};
 
 use crate::{
     Result,
     cluster::{eventually, get, kubectl, kubectl_with, list},
+    traffic::beside_us,
 };
 
 /// The namespace; it is deleted with this value.
@@ -55,6 +56,17 @@ impl Shop {
         let mut all = vec!["-n", self.namespace.as_str()];
         all.extend(args);
         kubectl(&all)
+    }
+
+    /// Runs `serin` (kubectl's plugin) in the namespace.
+    pub fn serin(&self, args: &[&str]) -> Result<String> {
+        let program = beside_us("serin")?;
+        let output = Command::new(program).args(args).args(["--namespace", &self.namespace]).output();
+        let output = output.map_err(|error| format!("serin: {error}"))?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        }
     }
 
     /// Applies YAML or JSON.

@@ -129,14 +129,14 @@ impl Stage<'_> {
         let figures = exposure(self.load.read()?, began, now(), canary, 250.0);
         let ended = view.last_run_phase.clone();
         let kept = ended == promised && figures.lost == 0;
-        println!("{:6.1} s  {}", self.began.elapsed().as_secs_f64(), if kept { "as promised" } else { "NOT as promised" });
+        println!("{:6.1} s  {ended}: {}", self.began.elapsed().as_secs_f64(), if kept { "as promised" } else { "NOT as promised" });
         Ok(Told { story, promised, ended, kept, took: self.began.elapsed(), figures })
     }
 
     /// Back to the version that serves, as a person would.
     fn undo(&mut self) -> Result<()> {
-        self.shop.kubectl(&["rollout", "undo", "deployment/auth"])?;
-        println!("{:6.1} s  kubectl rollout undo deployment/auth", self.began.elapsed().as_secs_f64());
+        self.shop.serin(&["undo", "auth"])?;
+        println!("{:6.1} s  kubectl serin undo auth", self.began.elapsed().as_secs_f64());
         self.watch.until("the Rollout to be Ready", Duration::from_secs(60), |_| {}, |view| view.ready && view.phase == "Idle").map(drop)
     }
 }
