@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Ties a cluster's life to this script: a watchdog in a session of its own removes it when the script ends.
-# File descriptor 9 is the leash: no child may have it (start children with 9>&-).
+# File descriptor 9 is the leash: no child that lives long may have it (start those with 9>&-; not a function,
+# for which bash would keep a copy open).
 
 WATCHDOG=
 leash() { # leash ID FOLDER
