@@ -73,7 +73,8 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
         Action::EnsureCanary { replicas } => ensure_canary(world, run_of()?, *replicas),
         Action::RemoveCanary => Ok(remove_canary(world, run_of()?)),
         Action::ReturnBorrowed => Ok(return_borrowed(world)),
-        Action::SetWeight { weight } => Ok(set_weight(world, run_of()?, *weight)),
+        Action::AddToRoutes => Ok(set_weight(world, run_of()?, None)),
+        Action::SetWeight { weight } => Ok(set_weight(world, run_of()?, Some(*weight))),
         Action::ClearRoutes => Ok(clear_routes(world, run_of()?)),
         Action::HandOver => {
             let run = run_of()?;
@@ -206,8 +207,10 @@ fn originals(run: &RolloutRun) -> Originals {
     kept.into_iter().flatten().filter_map(|(key, text)| Some((key.clone(), serde_json::from_str(text).ok()?))).collect()
 }
 
+/// `None` adds the canary's reference at weight 0 where there is none.
+///
 /// Before the first weight the routes' own weights are written into the run's status, so that they can be put back.
-fn set_weight(world: &World, run: &RolloutRun, weight: u32) -> Vec<Write> {
+fn set_weight(world: &World, run: &RolloutRun, weight: Option<u32>) -> Vec<Write> {
     let apex = &run.spec.policy.service;
     let canary = names::canary_service(apex);
     let mut known = originals(run);
@@ -215,10 +218,15 @@ fn set_weight(world: &World, run: &RolloutRun, weight: u32) -> Vec<Write> {
     let mut writes = Vec::new();
     for route in routes(world, run) {
         let shape = traffic::shape(route, apex, &canary);
-        if shape.rules == 0 || shape.weight == Some(weight) || (shape.weight.is_none() && weight == 0) {
+        let done = match weight {
+            None => shape.weight.is_some(),
+            Some(0) => shape.weight.is_none_or(|is| is == 0),
+            Some(_) => shape.weight == weight,
+        };
+        if shape.rules == 0 || done {
             continue;
         }
-        let (patch, originals) = traffic::set_weight(route, apex, &canary, weight, &known);
+        let (patch, originals) = traffic::set_weight(route, apex, &canary, weight.unwrap_or(0), &known);
         known = originals;
         writes.push(Write::patch(Kind::HttpRoute, &route.metadata, patch));
     }

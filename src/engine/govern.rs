@@ -93,7 +93,7 @@ pub fn govern(governed: &Governed<'_>, now: Timestamp) -> Governance {
         look_after(governed)
     };
     let status = next_status(governed, &standing, now);
-    let notes = told(governed, &standing);
+    let notes = told(governed, &standing, actions.contains(&Action::RemoveFinalizer));
     Governance { status, actions, notes }
 }
 
@@ -308,13 +308,14 @@ fn serving_template_of(governed: &Governed<'_>) -> bool {
 }
 
 /// What stalls is told once, when it begins.
-fn told(governed: &Governed<'_>, standing: &Standing) -> Vec<Note> {
+fn told(governed: &Governed<'_>, standing: &Standing, letting_go: bool) -> Vec<Note> {
     let before = governed.rollout.status.as_ref();
     let was = before.and_then(|status| status.conditions.iter().find(|condition| condition.kind == "Stalled" && condition.status == "True"));
     let new = standing.stalled
         && standing.reason != reasons::ROLLED_BACK
         && was.is_none_or(|condition| condition.reason != standing.reason);
-    let deleting_held = governed.rollout.metadata.deletion_timestamp.is_some()
+    let deleting_held = letting_go
+        && governed.rollout.metadata.finalizers.iter().flatten().any(|name| name == crate::api::names::FINALIZER)
         && governed.workload.is_some_and(|workload| workload.paused && serving_template(workload).is_none());
     let mut notes = Vec::new();
     if new {

@@ -59,6 +59,8 @@ pub enum Action {
     RemoveCanary,
     /// Give a borrowed ReplicaSet back to the Deployment.
     ReturnBorrowed,
+    /// Have the canary's reference in the routes at weight 0, so that gateways know its endpoints before its first request.
+    AddToRoutes,
     /// Give the canary this percent of requests in every rule of the routes that names the apex.
     SetWeight {
         /// Percent.

@@ -6,6 +6,10 @@ use crate::{
     evidence::Verdict,
 };
 
+/// A gateway gets this many seconds between a new backend and its first request: Envoy may use a route before it has
+/// the endpoints of a cluster that is new in it, and would answer 503.
+const INTRODUCED: f64 = 1.0;
+
 /// The next move on the way up.
 pub(super) fn next(view: &View<'_>) -> Move {
     if let Some(held) = contested(view).or_else(|| blocked_at_start(view)) {
@@ -78,6 +82,12 @@ fn prepare(view: &View<'_>) -> Move {
     let ready = view.canary_ready();
     if ready < pods {
         return stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods));
+    }
+    if view.routed() {
+        stay = stay.act((!view.introduced()).then_some(Action::AddToRoutes));
+        if !view.introduced() || !view.routes_accepted() || view.waited_for(WaitingReason::Route) < INTRODUCED {
+            return stay.wait(WaitingReason::Route, "introducing the canary to the gateway, at weight 0");
+        }
     }
     let mut go = stay.note(false, reasons::STEP_STARTED, step_words(view, 1));
     go.phase = Phase::Shifting;

@@ -186,10 +186,19 @@ impl View<'_> {
         pinned.map(|service| Action::Unpin { service: service.name.clone() }).collect()
     }
 
-    /// Sets this weight where the routes differ from it.
+    /// Every route has the canary's reference.
+    pub fn introduced(&self) -> bool {
+        self.snapshot.routes.len() == self.policy.spec.routes.len()
+            && self.snapshot.routes.iter().all(|route| route.weight.is_some())
+    }
+
+    /// Sets this weight where the routes differ from it; where the canary is not known yet, it is introduced first.
     pub fn weights(&self, weight: u32) -> Vec<Action> {
-        let differs = self.routed() && self.route_weight() != Some(weight);
-        differs.then_some(Action::SetWeight { weight }).into_iter().collect()
+        match () {
+            () if !self.routed() || self.route_weight() == Some(weight) => Vec::new(),
+            () if weight > 0 && !self.introduced() => vec![Action::AddToRoutes],
+            () => vec![Action::SetWeight { weight }],
+        }
     }
 
     /// Makes the canary this big where it is not.
