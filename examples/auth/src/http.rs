@@ -5,6 +5,7 @@ use crate::faults::{Change, Live};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::token::Signer;
 use crate::users::Users;
+use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -148,9 +149,10 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 
 async fn change_faults(
     State(app): State<Arc<App>>,
-    body: Result<Json<Change>, JsonRejection>,
+    body: Bytes,
 ) -> Response {
-    let changed = match body {
+    // Whatever the content type says: kubectl's raw requests name none.
+    let changed = match Json::<Change>::from_bytes(&body) {
         Ok(Json(change)) => app
             .faults
             .change(&change)

@@ -126,7 +126,11 @@ impl Stage<'_> {
     fn end(&mut self, story: &'static str, promised: &'static str, view: &View, began: f64, canary: &str) -> Result<Told> {
         // The last answers are still on their way into the file.
         std::thread::sleep(Duration::from_millis(1500));
-        let figures = exposure(self.load.read()?, began, now(), canary, 250.0);
+        let records = self.load.read()?;
+        let figures = exposure(records, began, now(), canary, 250.0);
+        for lost in records.iter().filter(|record| record.t >= began && record.failed() && record.version.is_none()).take(5) {
+            println!("          lost on the way: status {} after {:.0} ms, {}", lost.status, lost.ms, lost.error.as_deref().unwrap_or("no version"));
+        }
         let ended = view.last_run_phase.clone();
         let kept = ended == promised && figures.lost == 0;
         println!("{:6.1} s  {ended}: {}", self.began.elapsed().as_secs_f64(), if kept { "as promised" } else { "NOT as promised" });
