@@ -1,0 +1,70 @@
+//! Stories on a real cluster with real load. They need KUBECONFIG and GATEWAY_URL, and run one after another: tests/run.
+
+mod input;
+mod people;
+mod releases;
+mod trouble;
+mod workload;
+
+use std::{sync::Once, time::Duration};
+
+use serde_json::{Value, json};
+use serin_e2e::{
+    cluster::{install, kubectl},
+    exposure::{Exposure, exposure, now},
+    shop::{Shop, repository},
+    traffic::Load,
+};
+
+/// Installs Serin from its chart, once.
+pub fn serin() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let chart = repository().join("charts/serin");
+        install(&chart.display().to_string(), &[]).expect("Serin installs from its chart");
+    });
+}
+
+/// Address of the gateway.
+pub fn gateway() -> String {
+    std::env::var("GATEWAY_URL").expect("GATEWAY_URL: run these by tests/run")
+}
+
+/// Short steps: two weights.
+pub fn short_steps() -> Value {
+    json!([{"weight": 5, "bake": "2s"}, {"weight": 50, "bake": "2s"}])
+}
+
+/// A shop that is Ready, with load through the gateway.
+pub fn open_shop(name: &str, steps: &Value, change: impl FnOnce(&mut Value)) -> (Shop, Load) {
+    serin();
+    let shop = Shop::open(name).expect("a shop");
+    shop.rollout(steps, change).expect("a Rollout");
+    shop.idle().expect("Ready");
+    let load = Load::start(&gateway(), &shop.host, 200, 600, &[]).expect("load");
+    (shop, load)
+}
+
+/// Figures since `began`, once the last answers are in the file.
+pub fn figures(load: &mut Load, began: f64, canary: &str) -> Exposure {
+    std::thread::sleep(Duration::from_millis(1500));
+    let seen = exposure(load.read().expect("records"), began, now(), canary, 250.0);
+    println!("      figures: {seen:?}");
+    seen
+}
+
+/// `kubectl rollout status` as a pipeline runs it: its exit code.
+pub fn rollout_status(shop: &Shop) -> Option<i32> {
+    let args = ["-n", &shop.namespace, "rollout", "status", "deployment/auth", "--timeout=60s"];
+    serin_e2e::cluster::kubectl_raw(&args).expect("kubectl").status.code()
+}
+
+/// Nothing of a run is left.
+pub fn assert_tidy(shop: &Shop) {
+    assert_eq!(shop.leftovers().expect("objects"), Vec::<String>::new());
+}
+
+/// Phase word of the Rollout.
+pub fn phase(shop: &Shop) -> String {
+    kubectl(&["-n", &shop.namespace, "get", "rollouts.serin.dev", "auth", "-o", "jsonpath={.status.phase}"]).expect("a Rollout")
+}
