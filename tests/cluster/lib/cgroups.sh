@@ -15,6 +15,7 @@ cgroup_hierarchies() {
 cgroup_enter() {
   local h
   while read -r h; do
+    hand_down "$h"
     mkdir -p "$h/$1/node"
     if [ -e "$h/cpuset.cpus" ]; then
       local folder
@@ -24,10 +25,14 @@ cgroup_enter() {
       done
     fi
     echo $$ > "$h/$1/node/cgroup.procs"
-    if [ -e "$h/$1/cgroup.controllers" ]; then   # version 2: hand the controllers down
-      sed 's/\([^ ]\+\)/+\1/g' "$h/$1/cgroup.controllers" > "$h/$1/cgroup.subtree_control" 2> /dev/null || true
-    fi
+    hand_down "$h/$1"
   done < <(cgroup_hierarchies)
+}
+
+# hand_down CGROUP: in version 2, its controllers for its children
+hand_down() {
+  [ ! -e "$1/cgroup.controllers" ] ||
+    sed 's/[^ ]\+/+&/g' "$1/cgroup.controllers" 2> /dev/null > "$1/cgroup.subtree_control" || true
 }
 
 cgroup_remove() {
