@@ -89,6 +89,8 @@ pub(super) struct Track {
     step: Sample,
     /// Canary requests of this step that the tests have seen.
     judged: u64,
+    /// Stable requests that would make the ratio of the arms what bets were made by.
+    matched: u64,
     bad: Option<Bad>,
 
     /// The tick that waits for its successor, and stable's tick before it.
@@ -125,6 +127,7 @@ impl Track {
             run: Sample::default(),
             step: Sample::default(),
             judged: 0,
+            matched: 0,
             bad: None,
             held: None,
             before: Count::default(),
@@ -145,6 +148,7 @@ impl Track {
     pub(super) fn begin_step(&mut self) {
         self.step = Sample::default();
         self.judged = 0;
+        self.matched = 0;
     }
 
     /// Puts a share of the run's money to work in each test.
@@ -163,7 +167,7 @@ impl Track {
         let burns = self.stable_burn.any();
 
         if let Some(held) = self.held.replace(now) {
-            let judged = self.judged;
+            let judged = (self.judged, self.matched);
             let stable = worst(held.stable, [self.before, now.stable]);
             let comparable = Sample { stable, ..held };
             self.play_versus(comparable);
@@ -173,7 +177,7 @@ impl Track {
             self.play_better(held);
             self.settle(idle, threshold);
             if !in_step {
-                self.judged = judged;
+                (self.judged, self.matched) = judged;
             }
             self.before = held.stable;
         }
@@ -201,6 +205,10 @@ impl Track {
         self.versus.play(bet, block, rho);
         self.lately.push(block);
         self.judged = self.judged.saturating_add(block.canary.total);
+        if rho > 0.0 {
+            let matched = (block.canary.total as f64 / rho).round() as u64;
+            self.matched = self.matched.saturating_add(matched);
+        }
     }
 
     fn play_objective(&mut self, sample: Sample) {
@@ -250,6 +258,10 @@ impl Track {
         }
     }
 
+    fn bet_ratio(&self) -> Option<f64> {
+        (self.matched > 0).then(|| self.judged as f64 / self.matched as f64)
+    }
+
     pub(super) fn is_bad(&self) -> bool {
         self.bad.is_some()
     }
@@ -267,7 +279,7 @@ impl Track {
     }
 
     pub(super) fn judge(&self, idle: f64, threshold: f64, to_win: f64) -> Judgement {
-        let power = power::needed(&self.slo, self.step, to_win);
+        let power = power::needed(&self.slo, self.step, self.bet_ratio(), to_win);
         let (test, evidence) = match self.bad {
             Some(bad) => (bad.test, bad.evidence.get()),
             None => self.nearest(idle),
