@@ -1,0 +1,221 @@
+//! The promises, one function each. `after_step` looks at every step, `at_the_end` once all is quiet.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use serin::controller::{Kind as Written, Verb};
+
+use crate::model::{
+    cluster::{Nature, backends_of, image_of, is_ready, nature_of, percent, selects},
+    people::{self, Deed},
+    server::{Kind, Object},
+    sim::{CANARY_SERVICE, RUN_LABEL, Sim, is_terminal},
+};
+
+/// Time for a controller that crashes, whose watches lag and whose writes fail, in milliseconds.
+const TO_REACT: i64 = 30_000;
+
+/// What the checks remember from step to step.
+#[derive(Default)]
+pub struct Watch {
+    passed: i64,
+    /// Canary weight in force without endpoints, for so long.
+    unserved: i64,
+    /// Pinned to nobody, for so long.
+    pinned_to_none: i64,
+    /// By run: when RollingBack was first there, and the lowest canary weight since.
+    retreats: BTreeMap<String, Retreat>,
+}
+
+struct Retreat {
+    since_clock: i64,
+    since: i64,
+    lowest: u64,
+}
+
+type Check = Result<(), String>;
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Check {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+impl Watch {
+    pub fn after_step(&mut self, sim: &Sim) -> Check {
+        let passed = sim.passed - self.passed;
+        self.passed = sim.passed;
+        i1_weights_sum_to_100(sim)?;
+        self.i1_weight_only_with_endpoints(sim, passed)?;
+        self.i2_no_way_up_after_a_retreat(sim)?;
+        self.i3_the_apex_selects_somebody(sim, passed)?;
+        i4_no_weight_beyond_the_step(sim)?;
+        i5_the_same_question_has_one_answer(sim)?;
+        no_write_is_malformed(sim)?;
+        no_request_is_lost(sim)
+    }
+
+    fn i1_weight_only_with_endpoints(&mut self, sim: &Sim, passed: i64) -> Check {
+        let in_force = sim.cluster.in_force.values().any(|backends| percent(backends, CANARY_SERVICE) > 0);
+        let served = !crate::model::cluster::endpoints_of(&sim.server, CANARY_SERVICE).is_empty();
+        self.unserved = if in_force && !served { self.unserved + passed } else { 0 };
+        let crashed = sim.cluster.since_crash < TO_REACT;
+        ensure(self.unserved <= if crashed { TO_REACT } else { 0 } || deployment_gone(sim), || {
+            format!("I1: the canary has weight in force and no endpoint for {} ms", self.unserved)
+        })
+    }
+
+    fn i2_no_way_up_after_a_retreat(&mut self, sim: &Sim) -> Check {
+        let Some(run) = sim.run() else { return Ok(()) };
+        let Some(route) = sim.server.get(Kind::Route, "auth") else { return Ok(()) };
+        let weight = percent(&backends_of(route), CANARY_SERVICE);
+        if run.text("/status/phase") != "RollingBack" {
+            return Ok(());
+        }
+        let clock = sim.server.now;
+        let fresh = Retreat { since_clock: clock, since: sim.passed, lowest: weight };
+        let retreat = self.retreats.entry(run.name().to_owned()).or_insert(fresh);
+        // A write that was decided before the retreat and arrives after it can't be told from one in time.
+        let late = sim.sent.iter().any(|sent| sent.write.kind == Written::HttpRoute && sent.answer.is_ok() && sent.began <= retreat.since_clock);
+        if late {
+            retreat.lowest = retreat.lowest.max(weight);
+        }
+        let rose = weight > retreat.lowest;
+        retreat.lowest = retreat.lowest.min(weight);
+        let (lowest, since) = (retreat.lowest, sim.passed - retreat.since);
+        ensure(!rose, || format!("I2: the canary's weight rose to {weight} from {lowest} in a run that goes back"))?;
+        ensure(weight == 0 || since < TO_REACT, || format!("I2: {since} ms after the retreat the weight is still {weight}"))
+    }
+
+    fn i3_the_apex_selects_somebody(&mut self, sim: &Sim, passed: i64) -> Check {
+        let Some(apex) = sim.server.get(Kind::Service, "auth") else { return Ok(()) };
+        let pin = apex.text("/spec/selector/pod-template-hash").to_owned();
+        let ready = |only_selected: bool| sim.server.list(Kind::Pod).filter(|pod| is_ready(pod) && (!only_selected || selects(apex, pod))).count();
+        let none = !pin.is_empty() && ready(true) == 0 && ready(false) > 0;
+        self.pinned_to_none = if none { self.pinned_to_none + passed } else { 0 };
+        let excused = sim.cluster.since_crash < TO_REACT || deployment_gone(sim);
+        ensure(self.pinned_to_none == 0 || excused && self.pinned_to_none < TO_REACT, || format!("I3: the apex is pinned to {pin}, of which no pod is ready"))
+    }
+}
+
+fn deployment_gone(sim: &Sim) -> bool {
+    sim.done.contains(&Deed::DeleteDeployment)
+}
+
+fn i1_weights_sum_to_100(sim: &Sim) -> Check {
+    let ours = sim.sent.iter().any(|sent| sent.write.kind == Written::HttpRoute && sent.answer.is_ok());
+    let Some(route) = sim.server.get(Kind::Route, "auth").filter(|_| ours) else { return Ok(()) };
+    let backends = backends_of(route);
+    let sum: u64 = backends.iter().map(|(_, weight)| weight).sum();
+    ensure(sum == 100 || backends.len() == 1, || format!("I1: the weights of the arms are {backends:?}"))
+}
+
+fn i4_no_weight_beyond_the_step(sim: &Sim) -> Check {
+    let ours = sim.sent.iter().any(|sent| sent.write.kind == Written::HttpRoute && sent.answer.is_ok());
+    let (Some(run), Some(route)) = (sim.run(), sim.server.get(Kind::Route, "auth")) else { return Ok(()) };
+    if !ours || run.text("/status/phase") == "Promoting" {
+        return Ok(());
+    }
+    let weight = percent(&backends_of(route), CANARY_SERVICE);
+    let steps = run.value["spec"]["policy"]["steps"].as_array().cloned().unwrap_or_default();
+    let reached = usize::try_from(run.int("/status/step")).unwrap_or(0).min(steps.len());
+    let most = steps[..reached].iter().rev().find_map(|step| step["weight"].as_u64()).unwrap_or(0);
+    let going_back = run.text("/status/phase") == "RollingBack" || is_terminal(&run);
+    ensure(weight <= most || going_back, || format!("I4: weight {weight} in step {reached}, which has {most}"))
+}
+
+fn i5_the_same_question_has_one_answer(sim: &Sim) -> Check {
+    ensure(!sim.controllers.iter().any(|controller| controller.undecided), || "I5: decide answered differently when asked again".into())
+}
+
+fn no_write_is_malformed(sim: &Sim) -> Check {
+    let wrong = sim.sent.iter().find_map(|sent| match &sent.answer {
+        Err(crate::model::server::Refusal::Invalid(why)) if why != "not sent" && !matches!(sent.write.verb, Verb::Delete { .. }) => Some(why),
+        _ => None,
+    });
+    match wrong {
+        // A path that went away between reading and writing.
+        Some(why) if why.contains("invalid pointer") => Ok(()),
+        Some(why) => Err(format!("a write is no valid patch: {why}")),
+        None => Ok(()),
+    }
+}
+
+/// Promise 3.
+fn no_request_is_lost(sim: &Sim) -> Check {
+    let excused = sim.crashed || sim.cluster.since_crash < i64::MAX / 4 || deployment_gone(sim);
+    ensure(sim.traffic.lost == 0 || excused, || format!("promise 3: {} requests lost: {}", sim.traffic.lost, sim.traffic.lost_at.as_deref().unwrap_or_default()))
+}
+
+pub fn at_the_end(sim: &Sim) -> Check {
+    liveness(sim)?;
+    i6_nothing_is_left(sim)?;
+    i9_other_fields_stay(sim)?;
+    i8_the_right_version_serves(sim)
+}
+
+fn liveness(sim: &Sim) -> Check {
+    let run = sim.run().filter(|run| !is_terminal(run));
+    ensure(run.is_none(), || {
+        let run = run.clone().expect("checked");
+        format!("liveness: {} is {} {} and waits for {} after {} s", run.name(), run.text("/status/phase"), run.text("/status/stage"), run.text("/status/waiting/reason"), sim.passed / 1000)
+    })?;
+    let rollout = sim.server.get(Kind::Rollout, "auth");
+    ensure(rollout.is_none_or(|rollout| !rollout.is_going()), || "liveness: the Rollout is being deleted and does not go".into())
+}
+
+fn i6_nothing_is_left(sim: &Sim) -> Check {
+    let server = &sim.server;
+    ensure(server.get(Kind::Service, CANARY_SERVICE).is_none(), || "I6: the canary's Service is left".into())?;
+    let service = server.get(Kind::Service, "auth");
+    ensure(service.is_none_or(|service| service.text("/spec/selector/pod-template-hash").is_empty()), || "I6: the pin is left".into())?;
+    let route = server.get(Kind::Route, "auth");
+    ensure(route.is_none_or(|route| backends_of(route).iter().all(|(name, _)| name != CANARY_SERVICE)), || "I6: the canary's reference is left in the route".into())?;
+    ensure(route.is_none_or(|route| route.value["spec"]["rules"][0]["backendRefs"] == serde_json::json!([{"name": "auth", "port": 80}])), || format!("I6: the route is not as it was: {}", route.expect("checked").value["spec"]))?;
+    let runs: Vec<Rc<Object>> = server.list(Kind::Run).cloned().collect();
+    ensure(runs.iter().all(|run| run.value["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)), || "I6: a run has its finalizer still".into())?;
+    let owned = server.list(Kind::ReplicaSet).find(|set| set.value["metadata"]["labels"].get(RUN_LABEL).is_some() && set.int("/spec/replicas") > 0);
+    ensure(owned.is_none(), || format!("I6: ReplicaSet {} is left", owned.expect("checked").name()))?;
+    let kept = server.list(Kind::ReplicaSet).find(|set| runs.iter().any(|run| set.owner() == Some(run.uid())) && set.value["metadata"]["annotations"].get("deployment.kubernetes.io/revision").is_none());
+    ensure(kept.is_none(), || format!("I6: ReplicaSet {} is left", kept.expect("checked").name()))
+}
+
+fn i9_other_fields_stay(sim: &Sim) -> Check {
+    for (kind, path, value) in people::other_fields() {
+        let there = sim.server.get(kind, "auth").is_none_or(|object| object.value.pointer(path) == Some(&value));
+        ensure(!sim.edited || there, || format!("I9: {kind:?} {path} is not as people wrote it"))?;
+    }
+    Ok(())
+}
+
+/// By the version that serves: a good one serves and the old has no pods; a bad one has none and the old serves.
+fn i8_the_right_version_serves(sim: &Sim) -> Check {
+    let server = &sim.server;
+    let Some(deployment) = server.get(Kind::Deployment, "auth").filter(|_| !deployment_gone(sim)) else { return Ok(()) };
+    let wanted = image_of(deployment);
+    let images: Vec<&str> = server.list(Kind::Pod).filter(|pod| !pod.is_going()).map(|pod| image_of(pod)).collect();
+    let Some(first) = images.first() else { return Err("I8: nothing serves".into()) };
+    ensure(images.iter().all(|image| image == first), || format!("I8: two versions are left: {images:?}"))?;
+    let size = deployment.int("/spec/replicas");
+    ensure(images.len() as i64 == size, || format!("I8: {} pods of {size}", images.len()))?;
+    let serving = sim.server.list(Kind::ReplicaSet).find(|set| set.int("/spec/replicas") > 0).map(|set| set.owner() == Some(deployment.uid()));
+    ensure(serving == Some(true), || "I8: the Deployment does not own what serves".into())?;
+    let good = nature_of(wanted) == Nature::Good;
+    ensure(nature_of(first) == Nature::Good, || format!("I8: {first} serves"))?;
+    if *first == wanted {
+        ensure(!deployment.is("/spec/paused") || server.latch == serin::engine::Latch::Pause && !sim.done.contains(&Deed::DeleteRollout), || "the Deployment stays paused although its template serves".into())?;
+        return Ok(());
+    }
+    ensure(deployment.is("/spec/paused"), || "I8: the Deployment is not held although its template does not serve".into())?;
+    let reason = sim.run().map(|run| run.text("/status/reason").to_owned()).unwrap_or_default();
+    let excused = !good || sim.aborted || sim.crashed || sim.done.contains(&Deed::DeleteRollout);
+    ensure(excused, || format!("I8: {wanted} is good and {first} serves; the last run says {reason}"))
+}
+
+/// I7: an idle world is left alone.
+pub fn i7_idle_is_silent(sim: &mut Sim) -> Check {
+    for _ in 0..100 {
+        sim.step();
+        if let Some(sent) = sim.sent.first() {
+            return Err(format!("I7: an idle world is written to: {} {} {:?}", sent.write.kind.as_str(), sent.write.name, sent.write.verb));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! ReplicaSet controller, kubelet, EndpointSlice controller and gateway.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use serde_json::{Value, json};
+
+use super::{
+    prng::Prng,
+    server::{Kind, Object, Server},
+};
+
+const BY: &str = "kube-controller-manager";
+/// A pod serves on after its deletion for this long: its preStop hook.
+const GRACE: i64 = 6_000;
+
+/// How a version behaves; the last word of its image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    Good,
+    /// Answers with errors.
+    Bad,
+    /// Answers late.
+    Slow,
+    /// Becomes ready and crashes, again and again.
+    Crashing,
+    NeverReady,
+    /// Is ready and answers nothing.
+    Hanging,
+}
+
+pub const NATURES: [(&str, Nature); 6] = [
+    ("good", Nature::Good),
+    ("bad", Nature::Bad),
+    ("slow", Nature::Slow),
+    ("crashing", Nature::Crashing),
+    ("never-ready", Nature::NeverReady),
+    ("hanging", Nature::Hanging),
+];
+
+pub fn nature_of(image: &str) -> Nature {
+    let word = image.split_once(':').map_or("", |(_, tag)| tag.split_once('-').map_or("", |(_, word)| word));
+    NATURES.iter().find(|(name, _)| *name == word).map_or(Nature::Good, |(_, nature)| *nature)
+}
+
+pub fn image_of(object: &Object) -> &str {
+    let pod = object.text("/spec/containers/0/image");
+    if pod.is_empty() { object.text("/spec/template/spec/containers/0/image") } else { pod }
+}
+
+pub fn is_ready(pod: &Object) -> bool {
+    !pod.is_going() && pod.text("/status/conditions/0/status") == "True"
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    /// Until it becomes ready, crashes or recovers.
+    next: i64,
+    /// After its deletion.
+    grace: i64,
+}
+
+/// What the built-in controllers remember, and the clocks of what is under way.
+#[derive(Default)]
+pub struct Cluster {
+    lives: BTreeMap<String, Life>,
+    endpoints_due: BTreeMap<String, i64>,
+    route_due: BTreeMap<String, i64>,
+    /// Backends and weights in force at the gateway, by route.
+    pub in_force: BTreeMap<String, Vec<(String, u64)>>,
+    /// Slower than usual.
+    pub lag: bool,
+    pods: u64,
+    /// Since a pod crashed.
+    pub since_crash: i64,
+}
+
+impl Cluster {
+    pub fn new(lag: bool) -> Self {
+        Self { lag, since_crash: i64::MAX / 2, ..Self::default() }
+    }
+
+    /// Pods follow ReplicaSets. One write at most.
+    pub fn replica_sets(&mut self, server: &mut Server) -> bool {
+        let sets: Vec<Rc<Object>> = server.list(Kind::ReplicaSet).filter(|set| !set.is_going()).cloned().collect();
+        sets.into_iter().any(|set| self.replica_set(server, &set))
+    }
+
+    fn replica_set(&mut self, server: &mut Server, set: &Rc<Object>) -> bool {
+        let mut pods: Vec<Rc<Object>> = server.list(Kind::Pod).filter(|pod| pod.owner() == Some(set.uid()) && !pod.is_going()).cloned().collect();
+        let wanted = usize::try_from(set.int("/spec/replicas")).unwrap_or(0);
+        if pods.len() < wanted {
+            self.pods += 1;
+            let mut pod = json!({"metadata": set.value["spec"]["template"]["metadata"], "spec": set.value["spec"]["template"]["spec"], "status": {"phase": "Pending"}});
+            pod["metadata"]["name"] = json!(format!("{}-{}", set.name(), self.pods));
+            pod["metadata"]["namespace"] = json!("shop");
+            pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set.name(), "uid": set.uid(), "controller": true}]);
+            return server.create(Kind::Pod, pod, BY).is_ok();
+        }
+        if pods.len() > wanted {
+            pods.sort_by_key(|pod| (is_ready(pod), std::cmp::Reverse(pod.version)));
+            return server.delete(Kind::Pod, pods[0].name(), None).is_ok();
+        }
+        let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+        let status = json!({"replicas": pods.len(), "readyReplicas": ready, "availableReplicas": ready, "observedGeneration": set.int("/metadata/generation")});
+        set.value.get("status") != Some(&status) && server.replace(Kind::ReplicaSet, set, |set| set["status"] = status, BY, true).is_ok()
+    }
+
+    /// Containers start, crash and end.
+    pub fn kubelet(&mut self, server: &mut Server, chance: &mut Prng, passed: i64) {
+        self.since_crash += passed;
+        let pods: Vec<Rc<Object>> = server.list(Kind::Pod).cloned().collect();
+        for pod in pods {
+            let nature = nature_of(image_of(&pod));
+            let lag = if self.lag { 3 } else { 1 };
+            let life = self.lives.entry(pod.uid().to_owned()).or_insert_with(|| Life { next: chance.between(800, 2_500 * lag) as i64, grace: GRACE });
+            if pod.is_going() {
+                life.grace -= passed;
+                if life.grace <= 0 {
+                    server.remove(Kind::Pod, pod.name());
+                }
+                continue;
+            }
+            life.next -= passed;
+            if life.next > 0 {
+                continue;
+            }
+            let (ready, restarts) = (is_ready(&pod), pod.int("/status/containerStatuses/0/restartCount"));
+            life.next = if nature == Nature::Crashing { chance.between(1_500, 5_000) as i64 } else { i64::MAX / 4 };
+            match (nature, ready, pod.text("/status/phase")) {
+                (Nature::NeverReady, _, "Pending") => set_status(server, &pod, false, 0),
+                (Nature::Crashing, true, _) => {
+                    self.since_crash = 0;
+                    set_status(server, &pod, false, restarts + 1);
+                }
+                (_, false, _) if nature != Nature::NeverReady => set_status(server, &pod, true, restarts),
+                _ => {}
+            }
+        }
+    }
+
+    /// A healthy pod crashes once; it comes back.
+    pub fn crash(&mut self, server: &mut Server, pod: &Rc<Object>, back_in: i64) {
+        if let Some(life) = self.lives.get_mut(pod.uid()) {
+            life.next = back_in;
+            self.since_crash = 0;
+            set_status(server, pod, false, pod.int("/status/containerStatuses/0/restartCount") + 1);
+        }
+    }
+
+    /// EndpointSlices follow Services and pods, late.
+    pub fn endpoints(&mut self, server: &mut Server, chance: &mut Prng, passed: i64) {
+        let gone: Vec<String> = server.list(Kind::Endpoints).map(|slice| slice.name().to_owned()).filter(|name| server.get(Kind::Service, name).is_none()).collect();
+        for name in gone {
+            server.remove(Kind::Endpoints, &name);
+        }
+        let services: Vec<Rc<Object>> = server.list(Kind::Service).cloned().collect();
+        for service in services {
+            let wanted = slice_of(server, &service);
+            let is = server.get(Kind::Endpoints, service.name()).cloned();
+            if is.as_ref().is_some_and(|is| is.value["endpoints"] == wanted["endpoints"]) {
+                self.endpoints_due.remove(service.name());
+                continue;
+            }
+            let most = if self.lag { 2_000 } else { 300 };
+            let due = self.endpoints_due.entry(service.name().to_owned()).or_insert_with(|| chance.between(50, most) as i64);
+            *due -= passed;
+            if *due > 0 {
+                continue;
+            }
+            self.endpoints_due.remove(service.name());
+            let _ = match is {
+                Some(is) => server.replace(Kind::Endpoints, &is, |slice| slice["endpoints"] = wanted["endpoints"].clone(), BY, false),
+                None => server.create(Kind::Endpoints, wanted, BY),
+            };
+        }
+    }
+
+    /// The gateway puts routes in force, late, and says what it thinks of them.
+    pub fn gateway(&mut self, server: &mut Server, chance: &mut Prng, passed: i64) {
+        let routes: Vec<Rc<Object>> = server.list(Kind::Route).cloned().collect();
+        for route in routes {
+            let backends = backends_of(&route);
+            let resolved = backends.iter().all(|(name, _)| server.get(Kind::Service, name).is_some());
+            let generation = route.int("/metadata/generation");
+            let condition = |kind: &str, on: bool| json!({"type": kind, "status": if on { "True" } else { "False" }, "reason": kind, "message": "", "observedGeneration": generation});
+            let status = json!({"parents": [{"conditions": [condition("Accepted", true), condition("ResolvedRefs", resolved)]}]});
+            if route.value.get("status") == Some(&status) {
+                continue;
+            }
+            let most = if self.lag { 4_000 } else { 400 };
+            let due = self.route_due.entry(route.name().to_owned()).or_insert_with(|| chance.between(50, most) as i64);
+            *due -= passed;
+            if *due > 0 {
+                continue;
+            }
+            self.route_due.remove(route.name());
+            self.in_force.insert(route.name().to_owned(), backends);
+            let _ = server.replace(Kind::Route, &route, |route| route["status"] = status, "gateway", true);
+        }
+    }
+}
+
+fn set_status(server: &mut Server, pod: &Rc<Object>, ready: bool, restarts: i64) {
+    let number = pod.version % 250;
+    let state = if ready { json!({"running": {}}) } else { json!({"waiting": {"reason": "ContainerCreating"}}) };
+    let status = json!({
+        "phase": "Running", "podIP": format!("10.0.0.{number}"),
+        "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }, "reason": "", "message": ""}],
+        "containerStatuses": [{"name": "auth", "restartCount": restarts, "state": state}]
+    });
+    let _ = server.replace(Kind::Pod, pod, |pod| pod["status"] = status, "kubelet", true);
+}
+
+/// Selected by a Service.
+pub fn selects(service: &Object, pod: &Object) -> bool {
+    let selector = service.value["spec"]["selector"].as_object();
+    selector.is_some_and(|all| !all.is_empty() && all.iter().all(|(key, value)| pod.value["metadata"]["labels"][key] == *value))
+}
+
+fn slice_of(server: &Server, service: &Object) -> Value {
+    let pods = server.list(Kind::Pod).filter(|pod| is_ready(pod) && selects(service, pod));
+    let endpoints: Vec<Value> = pods
+        .map(|pod| json!({"addresses": [pod.text("/status/podIP")], "conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": pod.name()}}))
+        .collect();
+    json!({
+        "metadata": {"name": service.name(), "namespace": "shop", "labels": {"kubernetes.io/service-name": service.name()}},
+        "addressType": "IPv4", "endpoints": endpoints
+    })
+}
+
+/// Names of the pods that a Service sends to.
+pub fn endpoints_of(server: &Server, service: &str) -> Vec<String> {
+    let slice = server.get(Kind::Endpoints, service);
+    let endpoints = slice.and_then(|slice| slice.value["endpoints"].as_array()).into_iter().flatten();
+    endpoints.filter_map(|endpoint| endpoint["targetRef"]["name"].as_str().map(str::to_owned)).collect()
+}
+
+/// Services and weights of the route's first rule.
+pub fn backends_of(route: &Object) -> Vec<(String, u64)> {
+    let refs = route.value.pointer("/spec/rules/0/backendRefs").and_then(Value::as_array).into_iter().flatten();
+    refs.map(|reference| (reference["name"].as_str().unwrap_or_default().to_owned(), reference["weight"].as_u64().unwrap_or(1))).collect()
+}
+
+/// Percent that goes to the Service with this name.
+pub fn percent(backends: &[(String, u64)], name: &str) -> u64 {
+    let all: u64 = backends.iter().map(|(_, weight)| weight).sum();
+    let its: u64 = backends.iter().filter(|(other, _)| other == name).map(|(_, weight)| weight).sum();
+    if all == 0 { 0 } else { (200 * its + all) / (2 * all) }
+}

@@ -1,0 +1,114 @@
+//! What people and their tools do.
+
+use serde_json::{Value, json};
+use serin::api::names;
+
+use super::{
+    cluster::image_of,
+    server::{Kind, Refusal, Server},
+};
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Deed {
+    /// kubectl set image.
+    Release(String),
+    /// kubectl rollout undo: the image that serves.
+    Undo,
+    Scale(i64),
+    Pause(bool),
+    Abort,
+    Approve,
+    Retry,
+    /// kubectl rollout resume while a run holds the Deployment.
+    Resume,
+    DeleteRollout,
+    DeleteDeployment,
+    /// A GitOps tool puts its own refs and weights back.
+    ResetRoute,
+    /// The same for the Service's selector.
+    ResetService,
+    /// Fields that are nobody's but theirs.
+    EditOther,
+    Outage(bool),
+    /// A healthy pod of the version that serves crashes once.
+    CrashOne,
+}
+
+/// The newest run.
+pub fn newest_run(server: &Server) -> Option<String> {
+    let number = |name: &str| name.rsplit_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
+    server.list(Kind::Run).max_by_key(|run| number(run.name())).map(|run| run.name().to_owned())
+}
+
+/// The image that serves, as the ReplicaSets have it: the biggest owned by the Deployment.
+pub fn serving_image(server: &Server) -> Option<String> {
+    let owner = server.list(Kind::Deployment).next()?.uid().to_owned();
+    let owned = server.list(Kind::ReplicaSet).filter(|set| set.owner() == Some(&owner));
+    owned.max_by_key(|set| set.int("/spec/replicas")).map(|set| image_of(set).to_owned())
+}
+
+fn set(path: &str, value: impl Into<Value>) -> Value {
+    json!([{"op": "add", "path": path, "value": value.into()}])
+}
+
+fn edit(server: &mut Server, kind: Kind, name: &str, ops: &Value) -> Result<u64, Refusal> {
+    let by = if matches!(kind, Kind::Route | Kind::Service) { "gitops" } else { "kubectl" };
+    server.patch(kind, name, ops, by, false)
+}
+
+/// Fields that `EditOther` writes: they must be there at the end.
+pub fn other_fields() -> [(Kind, &'static str, Value); 4] {
+    [
+        (Kind::Route, "/metadata/annotations/team", json!("shop")),
+        (Kind::Route, "/spec/hostnames", json!(["auth.example"])),
+        (Kind::Service, "/spec/sessionAffinity", json!("None")),
+        (Kind::Deployment, "/spec/progressDeadlineSeconds", json!(601)),
+    ]
+}
+
+/// Does it, as far as the API server lets it.
+pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
+    let to_run = |server: &mut Server, path: &str, value: Value| {
+        let run = newest_run(server).ok_or(Refusal::NotFound)?;
+        edit(server, Kind::Run, &run, &set(path, value))
+    };
+    match deed {
+        Deed::Release(image) => edit(server, Kind::Deployment, "auth", &set("/spec/template/spec/containers/0/image", image.as_str())),
+        Deed::Undo => {
+            let image = serving_image(server).ok_or(Refusal::NotFound)?;
+            edit(server, Kind::Deployment, "auth", &set("/spec/template/spec/containers/0/image", image))
+        }
+        Deed::Scale(to) => edit(server, Kind::Deployment, "auth", &set("/spec/replicas", *to)),
+        Deed::Pause(on) => to_run(server, "/spec/paused", json!(on)),
+        Deed::Abort => to_run(server, "/spec/abort", json!(true)),
+        Deed::Retry => to_run(server, "/spec/retry", json!(true)),
+        Deed::Approve => {
+            let run = newest_run(server).ok_or(Refusal::NotFound)?;
+            let step = server.get(Kind::Run, &run).map_or(0, |run| run.int("/status/step"));
+            edit(server, Kind::Run, &run, &set("/spec/approved", step))
+        }
+        Deed::Resume => {
+            let held = server.get(Kind::Deployment, "auth").is_some_and(|deployment| deployment.value["metadata"]["labels"].get(names::RUN_LABEL).is_some() && deployment.is("/spec/paused"));
+            if !held {
+                return Err(Refusal::NotFound);
+            }
+            let answer = edit(server, Kind::Deployment, "auth", &set("/spec/paused", false));
+            assert_eq!(answer, Err(Refusal::Forbidden), "the guard lets nobody unpause");
+            answer
+        }
+        Deed::DeleteRollout => server.delete(Kind::Rollout, "auth", None),
+        Deed::DeleteDeployment => server.delete(Kind::Deployment, "auth", None),
+        Deed::ResetRoute => edit(server, Kind::Route, "auth", &set("/spec/rules/0/backendRefs", json!([{"name": "auth", "port": 80}]))),
+        Deed::ResetService => edit(server, Kind::Service, "auth", &set("/spec/selector", json!({"app": "auth"}))),
+        Deed::EditOther => {
+            for (kind, path, value) in other_fields() {
+                if path.starts_with("/metadata/annotations") && server.get(kind, "auth").is_some_and(|object| object.value["metadata"].get("annotations").is_none()) {
+                    edit(server, kind, "auth", &set("/metadata/annotations", json!({})))?;
+                }
+                edit(server, kind, "auth", &set(path, value))?;
+            }
+            Ok(0)
+        }
+        Deed::Outage(_) | Deed::CrashOne => Ok(0),
+    }
+}

@@ -1,0 +1,367 @@
+//! The controller under test: production's `observe`, `decide`, `govern` and `plan`, with a model of its shell: watch
+//! caches that lag, writes that fail, memory that can be lost.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serin::{
+    api::{Phase, Policy, RolloutRun, RolloutRunStatus, SloKind, validate},
+    controller::{Verb, World, Write, look_after, move_run, plan, seen, to_close},
+    engine::{Action, Latch, Note},
+    evidence::{Count, Evidence, Sample, Slo, Split},
+};
+
+use super::{
+    prng::Prng,
+    server::{KINDS, Kind, Object, Refusal, Server},
+    traffic::Meters,
+};
+
+/// As production has them.
+const TICK: i64 = 500;
+const PATIENCE: i64 = 1_000;
+const SAVE_LEDGER: i64 = 10_000;
+const SCRAPE: i64 = 1_000;
+
+struct Cache {
+    position: usize,
+    objects: BTreeMap<String, Rc<Object>>,
+    /// Shows nothing new for so long.
+    stalled: i64,
+}
+
+/// Saved in the run's status, as production does it.
+#[derive(Serialize, Deserialize)]
+struct Ledger {
+    evidence: Evidence,
+    split: Split,
+    read: Meters,
+}
+
+struct Sensor {
+    ledger: Ledger,
+    next: i64,
+    saved: i64,
+    blind: Option<String>,
+}
+
+enum Step {
+    /// If it fails, only the retreat is done.
+    Status(Write, Vec<Write>),
+    Write(Write),
+    /// An action that can't be planned ends the look.
+    Fail(String),
+}
+
+/// How a write ended, as far as the controller knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Luck {
+    Fine,
+    /// Not done, and it knows.
+    Failed,
+    /// Done, and it does not know.
+    Lost,
+    CrashBefore,
+    CrashAfter,
+}
+
+/// A look's decision, for the golden traces.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub at: i64,
+    pub run: Option<RolloutRunStatus>,
+    pub actions: Vec<Action>,
+    pub notes: Vec<Note>,
+}
+
+pub struct Serin {
+    pub name: String,
+    caches: BTreeMap<Kind, Cache>,
+    /// Writes that the caches have not shown yet: version (0: a delete) and when.
+    pending: Vec<(Kind, String, u64, i64)>,
+    sensors: BTreeMap<String, Sensor>,
+    steps: VecDeque<Step>,
+    /// When the look under way began.
+    pub began: i64,
+    due: i64,
+    not_before: i64,
+    changed: bool,
+    latch: Latch,
+    /// Left out on purpose, to see that the checks notice.
+    pub sabotage: Option<fn(&Action) -> bool>,
+    pub told: Vec<Told>,
+    /// Decisions that differed when asked twice.
+    pub undecided: bool,
+}
+
+/// A write that was made, for the checks.
+pub struct Sent {
+    pub write: Write,
+    pub answer: Result<u64, Refusal>,
+    pub luck: Luck,
+    pub began: i64,
+}
+
+impl Serin {
+    /// Starts with what the API server has now, and without memory.
+    pub fn start(name: &str, server: &Server) -> Self {
+        let cache = |kind: Kind| Cache {
+            position: server.log.len(),
+            objects: server.list(kind).map(|object| (object.name().to_owned(), Rc::clone(object))).collect(),
+            stalled: 0,
+        };
+        Self {
+            name: name.to_owned(),
+            caches: KINDS.into_iter().map(|kind| (kind, cache(kind))).collect(),
+            pending: Vec::new(),
+            sensors: BTreeMap::new(),
+            steps: VecDeque::new(),
+            began: server.now,
+            due: server.now,
+            not_before: server.now,
+            changed: true,
+            latch: server.latch,
+            sabotage: None,
+            told: Vec::new(),
+            undecided: false,
+        }
+    }
+
+    /// The write that it is about to send.
+    pub fn in_flight(&mut self) -> Option<Write> {
+        match self.steps.pop_front()? {
+            Step::Status(write, _) | Step::Write(write) => Some(write),
+            Step::Fail(_) => None,
+        }
+    }
+
+    /// Watches deliver; each kind has its own stream, in order.
+    pub fn watch(&mut self, server: &Server, chance: &mut Prng, passed: i64, lag: bool) {
+        for (kind, cache) in &mut self.caches {
+            cache.stalled -= passed;
+            if cache.stalled > 0 {
+                continue;
+            }
+            if lag && cache.position < server.log.len() && chance.chance(0.04) {
+                cache.stalled = chance.between(200, 3_000) as i64;
+                continue;
+            }
+            for event in &server.log[cache.position..] {
+                if event.kind != *kind {
+                    continue;
+                }
+                self.changed = true;
+                match &event.object {
+                    Some(object) => cache.objects.insert(event.name.clone(), Rc::clone(object)),
+                    None => cache.objects.remove(&event.name),
+                };
+            }
+            cache.position = server.log.len();
+        }
+    }
+
+    fn caught_up(&mut self, now: i64) -> bool {
+        let caches = &self.caches;
+        self.pending.retain(|(kind, name, version, at)| {
+            let is = caches[kind].objects.get(name);
+            let arrived = match version {
+                0 => is.is_none_or(|object| object.is_going()),
+                wrote => is.is_some_and(|object| object.version >= *wrote),
+            };
+            now - at < PATIENCE && !arrived
+        });
+        self.pending.is_empty()
+    }
+
+    fn all<T: serde::de::DeserializeOwned + Clone + 'static>(&self, kind: Kind) -> Vec<T> {
+        self.caches[&kind].objects.values().map(|object| object.typed()).collect()
+    }
+
+    /// What production's caches would show of the Rollout.
+    pub fn world(&self) -> Option<World> {
+        let others: Vec<serin::api::Rollout> = self.all(Kind::Rollout);
+        let rollout = others.first()?.clone();
+        let mut runs: Vec<RolloutRun> = self.all(Kind::Run);
+        runs.sort_by_key(|run| run.metadata.name.as_deref().and_then(|name| name.rsplit_once('-')?.1.parse::<u64>().ok()));
+        Some(World {
+            rollout,
+            runs,
+            others,
+            deployment: self.all(Kind::Deployment).into_iter().next(),
+            replica_sets: self.all(Kind::ReplicaSet),
+            pods: self.all(Kind::Pod),
+            services: self.all(Kind::Service),
+            endpoint_slices: self.all(Kind::Endpoints),
+            routes: self.all(Kind::Route),
+        })
+    }
+
+    /// Reads the pods' counters once a second.
+    pub fn scrape(&mut self, meters: &Meters, now: i64) {
+        let Some(world) = self.world() else { return };
+        let Some(run) = world.active() else { return };
+        let Ok(policy) = validate(&run.spec.policy) else { return };
+        let uid = run.metadata.uid.clone().unwrap_or_default();
+        let status = run.status.clone().unwrap_or_default();
+        let sensor = self.sensors.entry(uid).or_insert_with(|| Sensor::start(&policy, &status, meters, now));
+        if now < sensor.next {
+            return;
+        }
+        sensor.next = now + SCRAPE;
+        self.changed = true;
+        sensor.fold(&policy, run, &status, meters, &world);
+    }
+
+    /// Looks, if there is a reason to: what is to be written is known from here on.
+    pub fn look(&mut self, now: i64) {
+        if !self.steps.is_empty() || !(self.changed || now >= self.due) || now < self.not_before || !self.caught_up(now) {
+            return;
+        }
+        self.changed = false;
+        self.due = i64::MAX / 2;
+        let Some(world) = self.world() else { return };
+        self.began = now;
+        let time = Timestamp::from_millisecond(now).expect("in range");
+        let mut status = None;
+        if let Some(run) = world.active() {
+            self.due = now + TICK;
+            status = self.move_run(&world, run, time);
+        }
+        for run in to_close(&world) {
+            self.act(&[Action::RemoveFinalizer], &world, Some(run), time);
+        }
+        let looked = look_after(&world, self.latch, status.as_ref(), time);
+        if let Some(write) = looked.status {
+            self.steps.push_back(Step::Status(write, Vec::new()));
+        }
+        let governance = looked.governance;
+        if !governance.actions.is_empty() || !governance.notes.is_empty() {
+            self.told.push(Told { at: now, run: None, actions: governance.actions.clone(), notes: governance.notes });
+        }
+        self.act(&governance.actions, &world, None, time);
+    }
+
+    fn move_run(&mut self, world: &World, run: &RolloutRun, time: Timestamp) -> Option<RolloutRunStatus> {
+        let policy = validate(&run.spec.policy).expect("a valid policy");
+        let now = time.as_millisecond();
+        let sensor = self.sensors.get_mut(&run.metadata.uid.clone().unwrap_or_default());
+        let (seen, ledger) = sensor.map_or_else(Default::default, |sensor| sensor.report(now));
+        let moved = move_run(&policy, world, run, &seen, ledger.clone(), time);
+        let again = move_run(&policy, world, run, &seen, ledger, time);
+        self.undecided |= moved.decision != again.decision || moved.status != again.status;
+        let decision = moved.decision.clone();
+        self.told.push(Told { at: now, run: Some(decision.status.clone()), actions: decision.actions.clone(), notes: decision.notes.clone() });
+        if let Some(write) = moved.status.clone() {
+            let retreat = moved.retreat();
+            let retreat = retreat.iter().filter_map(|action| plan(action, world, Some(run), time).ok()).flatten().collect();
+            self.steps.push_back(Step::Status(write, retreat));
+        }
+        self.act(&decision.actions, world, Some(run), time);
+        Some(decision.status)
+    }
+
+    fn act(&mut self, actions: &[Action], world: &World, run: Option<&RolloutRun>, time: Timestamp) {
+        if self.steps.iter().any(|step| matches!(step, Step::Fail(_))) {
+            return;
+        }
+        for action in actions {
+            if self.sabotage.is_some_and(|leaves_out| leaves_out(action)) {
+                continue;
+            }
+            match plan(action, world, run, time) {
+                Ok(writes) => self.steps.extend(writes.into_iter().map(Step::Write)),
+                Err(error) => return self.steps.push_back(Step::Fail(error.to_string())),
+            }
+        }
+    }
+
+    pub fn is_busy(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    /// Sends the next write of the look under way.
+    pub fn send(&mut self, server: &mut Server, luck: Luck) -> Option<Sent> {
+        let now = server.now;
+        let (write, retreat) = match self.steps.pop_front()? {
+            Step::Status(write, retreat) => (write, Some(retreat)),
+            Step::Write(write) => (write, None),
+            Step::Fail(_) => {
+                self.end_early(now + 1_000);
+                return None;
+            }
+        };
+        let answer = match luck {
+            Luck::Failed | Luck::CrashBefore => Err(Refusal::Invalid("not sent".into())),
+            Luck::Fine | Luck::Lost | Luck::CrashAfter => server.write(&write),
+        };
+        match (&answer, luck) {
+            (Ok(version), Luck::Fine | Luck::CrashAfter) => {
+                let version = if matches!(write.verb, Verb::Delete { .. }) { 0 } else { *version };
+                self.pending.push((write.kind.into(), write.name.clone(), version, now));
+            }
+            _ => {
+                let conflict = matches!(answer, Err(Refusal::Conflict | Refusal::NotFound));
+                self.end_early(now + if conflict { 100 } else { 1_000 });
+                self.steps.extend(retreat.into_iter().flatten().map(Step::Write));
+            }
+        }
+        Some(Sent { write, answer, luck, began: self.began })
+    }
+
+    fn end_early(&mut self, again: i64) {
+        self.steps.clear();
+        self.changed = true;
+        self.not_before = again;
+    }
+}
+
+impl Sensor {
+    fn start(policy: &Policy, status: &RolloutRunStatus, meters: &Meters, now: i64) -> Self {
+        let fresh = || {
+            let slo = |slo: &serin::api::ValidSlo| Slo { name: slo.name.clone(), objective: slo.bad_allowed, relative: slo.relative, absolute: slo.absolute };
+            let slos: Vec<Slo> = policy.slos.iter().map(slo).collect();
+            Ledger { evidence: Evidence::new(&slos, policy.alpha, policy.steps.len()), split: Split::default(), read: meters.clone() }
+        };
+        let saved = status.ledger.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        Self { ledger: saved.unwrap_or_else(fresh), next: now, saved: now, blind: Some("no counts yet".into()) }
+    }
+
+    fn fold(&mut self, policy: &Policy, run: &RolloutRun, status: &RolloutRunStatus, meters: &Meters, world: &World) {
+        let step = usize::try_from(status.step.saturating_sub(1)).unwrap_or(0);
+        let ledger = &mut self.ledger;
+        ledger.evidence.begin_step(step);
+        let read = |hash: &str| {
+            let (is, was) = (meters.of(hash), ledger.read.of(hash));
+            let pods: Vec<_> = world.pods.iter().filter(|pod| pod.hash() == Some(hash)).collect();
+            // Pods that crash can't be read.
+            let readable = pods.is_empty() || pods.iter().any(|pod| pod.status.phase != "Running" || pod.is_ready() || pod.metadata.deletion_timestamp.is_some());
+            readable.then(|| is.since(was))
+        };
+        let (stable, canary) = (read(&run.spec.from.hash), read(&run.spec.to.hash));
+        self.blind = (stable.is_none() || canary.is_none()).then(|| "a pod refuses connections".to_owned());
+        let weight = if status.phase == Some(Phase::Shifting) { f64::from(status.weight.set) } else { 0.0 };
+        ledger.split.push(canary.map(|meter| meter.requests), stable.map(|meter| meter.requests), weight, 1.0);
+        let sample = |slo: &serin::api::ValidSlo| {
+            let count = |arm: Option<super::traffic::Meter>| {
+                let arm = arm.unwrap_or_default();
+                Count { total: arm.requests, bad: if matches!(slo.kind, SloKind::Errors) { arm.errors } else { arm.slow } }
+            };
+            Sample { canary: count(canary), stable: count(stable) }
+        };
+        let samples: Vec<Sample> = policy.slos.iter().map(sample).collect();
+        ledger.evidence.fold(&samples);
+        ledger.read = meters.clone();
+    }
+
+    fn report(&mut self, now: i64) -> (serin::controller::Seen, Option<String>) {
+        let ledger = (now - self.saved >= SAVE_LEDGER).then(|| {
+            self.saved = now;
+            serde_json::to_string(&self.ledger).expect("json")
+        });
+        (seen(&self.ledger.evidence, &self.ledger.split, self.blind.clone()), ledger)
+    }
+}

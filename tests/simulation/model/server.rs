@@ -1,0 +1,297 @@
+//! The API server: objects as JSON, versions, conflicts, finalizers, admission, and a log that watches read.
+
+use std::{cell::OnceCell, collections::BTreeMap, rc::Rc};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use serin::{
+    api::names,
+    controller::{Kind as Written, Verb, Write},
+    engine::Latch,
+};
+
+use super::START;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Rollout,
+    Run,
+    Deployment,
+    ReplicaSet,
+    Service,
+    Route,
+    Pod,
+    Endpoints,
+}
+
+pub const KINDS: [Kind; 8] =
+    [Kind::Rollout, Kind::Run, Kind::Deployment, Kind::ReplicaSet, Kind::Service, Kind::Route, Kind::Pod, Kind::Endpoints];
+
+impl From<Written> for Kind {
+    fn from(kind: Written) -> Self {
+        match kind {
+            Written::Rollout => Self::Rollout,
+            Written::RolloutRun => Self::Run,
+            Written::Deployment => Self::Deployment,
+            Written::ReplicaSet => Self::ReplicaSet,
+            Written::Service => Self::Service,
+            Written::HttpRoute => Self::Route,
+        }
+    }
+}
+
+/// One version of an object.
+pub struct Object {
+    pub value: Value,
+    pub version: u64,
+    typed: OnceCell<Box<dyn std::any::Any>>,
+}
+
+impl Object {
+    fn new(value: Value, version: u64) -> Rc<Self> {
+        Rc::new(Self { value, version, typed: OnceCell::new() })
+    }
+
+    /// As the controller reads it; parsed once.
+    pub fn typed<T: DeserializeOwned + Clone + 'static>(&self) -> T {
+        let typed = self.typed.get_or_init(|| {
+            let parsed: T = serde_json::from_value(self.value.clone()).expect("the model writes what the controller can read");
+            Box::new(parsed)
+        });
+        typed.downcast_ref::<T>().expect("an object has one type").clone()
+    }
+
+    pub fn text(&self, pointer: &str) -> &str {
+        self.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    pub fn int(&self, pointer: &str) -> i64 {
+        self.value.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
+    }
+
+    pub fn is(&self, pointer: &str) -> bool {
+        self.value.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    pub fn uid(&self) -> &str {
+        self.text("/metadata/uid")
+    }
+
+    pub fn name(&self) -> &str {
+        self.text("/metadata/name")
+    }
+
+    pub fn hash(&self) -> &str {
+        self.text("/metadata/labels/pod-template-hash")
+    }
+
+    /// uid of the controller among its owners.
+    pub fn owner(&self) -> Option<&str> {
+        let owners = self.value.pointer("/metadata/ownerReferences").and_then(Value::as_array)?;
+        let owner = owners.iter().find(|owner| owner["controller"] == json!(true))?;
+        owner["uid"].as_str()
+    }
+
+    pub fn is_going(&self) -> bool {
+        self.value.pointer("/metadata/deletionTimestamp").is_some()
+    }
+}
+
+/// A change, as a watch shows it.
+pub struct Event {
+    pub kind: Kind,
+    pub name: String,
+    /// `None`: deleted.
+    pub object: Option<Rc<Object>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Conflict,
+    NotFound,
+    Exists,
+    Forbidden,
+    Invalid(String),
+}
+
+pub struct Server {
+    objects: BTreeMap<(Kind, String), Rc<Object>>,
+    pub log: Vec<Event>,
+    version: u64,
+    uids: u64,
+    /// Simulated time.
+    pub now: i64,
+    pub latch: Latch,
+}
+
+impl Server {
+    pub fn new(latch: Latch) -> Self {
+        Self { objects: BTreeMap::new(), log: Vec::new(), version: 1000, uids: 0, now: START, latch }
+    }
+
+    pub fn get(&self, kind: Kind, name: &str) -> Option<&Rc<Object>> {
+        self.objects.get(&(kind, name.to_owned()))
+    }
+
+    pub fn list(&self, kind: Kind) -> impl Iterator<Item = &Rc<Object>> {
+        self.objects.range((kind, String::new())..).take_while(move |((other, _), _)| *other == kind).map(|(_, object)| object)
+    }
+
+    fn time(&self) -> Value {
+        let time = jiff::Timestamp::from_millisecond(self.now).expect("in range");
+        json!(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    }
+
+    fn store(&mut self, kind: Kind, name: &str, mut value: Value) -> u64 {
+        self.version += 1;
+        value["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let object = Object::new(value, self.version);
+        self.objects.insert((kind, name.to_owned()), Rc::clone(&object));
+        self.log.push(Event { kind, name: name.to_owned(), object: Some(object) });
+        self.version
+    }
+
+    fn erase(&mut self, kind: Kind, name: &str) {
+        self.version += 1;
+        self.objects.remove(&(kind, name.to_owned()));
+        self.log.push(Event { kind, name: name.to_owned(), object: None });
+    }
+
+    pub fn create(&mut self, kind: Kind, mut value: Value, by: &str) -> Result<u64, Refusal> {
+        let name = value["metadata"]["name"].as_str().expect("a name").to_owned();
+        if self.get(kind, &name).is_some() {
+            return Err(Refusal::Exists);
+        }
+        self.uids += 1;
+        value["metadata"]["uid"] = json!(format!("uid-{}", self.uids));
+        value["metadata"]["generation"] = json!(1);
+        value["metadata"]["creationTimestamp"] = self.time();
+        value["metadata"]["managedFields"] = json!([{"manager": by, "time": self.time(), "operation": "Update"}]);
+        Ok(self.store(kind, &name, value))
+    }
+
+    /// A JSON patch, all of it or nothing.
+    pub fn patch(&mut self, kind: Kind, name: &str, ops: &Value, by: &str, subresource: bool) -> Result<u64, Refusal> {
+        let before = Rc::clone(self.get(kind, name).ok_or(Refusal::NotFound)?);
+        let patch: json_patch::Patch = serde_json::from_value(ops.clone()).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let mut after = before.value.clone();
+        if let Err(error) = json_patch::patch(&mut after, &patch) {
+            let tested = matches!(error.kind, json_patch::PatchErrorKind::TestFailed);
+            return Err(if tested { Refusal::Conflict } else { Refusal::Invalid(format!("{name}: {error}: {ops}")) });
+        }
+        self.update(kind, &before, after, by, subresource)
+    }
+
+    /// A whole object, as the built-in controllers write it.
+    pub fn replace(&mut self, kind: Kind, before: &Object, change: impl FnOnce(&mut Value), by: &str, subresource: bool) -> Result<u64, Refusal> {
+        let now = Rc::clone(self.get(kind, before.name()).ok_or(Refusal::NotFound)?);
+        if now.version != before.version {
+            return Err(Refusal::Conflict);
+        }
+        let mut after = before.value.clone();
+        change(&mut after);
+        self.update(kind, &now, after, by, subresource)
+    }
+
+    fn update(&mut self, kind: Kind, before: &Rc<Object>, mut after: Value, by: &str, subresource: bool) -> Result<u64, Refusal> {
+        if subresource {
+            let mut kept = before.value.clone();
+            kept["status"] = after["status"].take();
+            after = kept;
+        } else {
+            match before.value.get("status") {
+                Some(status) => after["status"] = status.clone(),
+                None => { after.as_object_mut().expect("an object").remove("status"); }
+            }
+        }
+        for kept in ["uid", "name", "generation", "resourceVersion", "creationTimestamp"] {
+            after["metadata"][kept] = before.value["metadata"][kept].clone();
+        }
+        if kind == Kind::Deployment && !subresource {
+            self.admit(before, &mut after, by)?;
+        }
+        if after == before.value {
+            return Ok(before.version);
+        }
+        if after["spec"] != before.value["spec"] {
+            after["metadata"]["generation"] = json!(before.int("/metadata/generation") + 1);
+        }
+        if matches!(kind, Kind::Service | Kind::Route) && !subresource {
+            let mut managers: Vec<Value> = before.value["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+            managers.retain(|entry| entry["manager"] != json!(by));
+            managers.push(json!({"manager": by, "time": self.time(), "operation": "Update"}));
+            after["metadata"]["managedFields"] = Value::Array(managers);
+        }
+        let held = after.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|all| !all.is_empty());
+        let name = before.name().to_owned();
+        if before.is_going() && !held && kind != Kind::Pod {
+            self.erase(kind, &name);
+            return Ok(self.version);
+        }
+        Ok(self.store(kind, &name, after))
+    }
+
+    /// The chart's latch and guard.
+    fn admit(&self, before: &Object, after: &mut Value, by: &str) -> Result<(), Refusal> {
+        let labelled = before.value.pointer("/metadata/labels/serin.dev~1rollout").is_some();
+        if self.latch == Latch::Policy && labelled && after["spec"]["template"] != before.value["spec"]["template"] {
+            after["spec"]["paused"] = json!(true);
+            after["metadata"]["annotations"][names::LATCHED_ANNOTATION] = json!("true");
+        }
+        let held = before.value.pointer("/metadata/labels/serin.dev~1run").is_some() && before.is("/spec/paused");
+        let loses = after.pointer("/metadata/labels/serin.dev~1run").is_none() || after["spec"]["paused"] != json!(true);
+        match held && by != names::MANAGER && !before.is_going() && loses {
+            true => Err(Refusal::Forbidden),
+            false => Ok(()),
+        }
+    }
+
+    pub fn delete(&mut self, kind: Kind, name: &str, uid: Option<&str>) -> Result<u64, Refusal> {
+        let before = Rc::clone(self.get(kind, name).ok_or(Refusal::NotFound)?);
+        if uid.is_some_and(|uid| uid != before.uid()) {
+            return Err(Refusal::Conflict);
+        }
+        let held = before.value.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|all| !all.is_empty());
+        if held || kind == Kind::Pod {
+            if !before.is_going() {
+                let mut after = before.value.clone();
+                after["metadata"]["deletionTimestamp"] = self.time();
+                self.store(kind, name, after);
+            }
+        } else {
+            self.erase(kind, name);
+        }
+        Ok(self.version)
+    }
+
+    /// A pod is gone, or an object without finalizers.
+    pub fn remove(&mut self, kind: Kind, name: &str) {
+        self.erase(kind, name);
+    }
+
+    /// A write of the controller, answered as production's sender has it.
+    pub fn write(&mut self, write: &Write) -> Result<u64, Refusal> {
+        let kind = Kind::from(write.kind);
+        match &write.verb {
+            Verb::Create(body) => self.create(kind, body.clone(), names::MANAGER),
+            Verb::Patch(ops) => self.patch(kind, &write.name, ops, names::MANAGER, false),
+            Verb::PatchStatus(ops) => self.patch(kind, &write.name, ops, names::MANAGER, true),
+            Verb::Delete { uid } => match self.delete(kind, &write.name, Some(uid)) {
+                Err(Refusal::NotFound) => Ok(self.version),
+                other => other,
+            },
+        }
+    }
+
+    /// Background deletion of what has lost its owners.
+    pub fn collect_garbage(&mut self) -> bool {
+        let uids: std::collections::BTreeSet<String> = self.objects.values().map(|object| object.uid().to_owned()).collect();
+        let orphan = self.objects.iter().find(|((kind, _), object)| {
+            let owners = object.value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+            let lost = owners.is_some_and(|owners| !owners.is_empty() && owners.iter().all(|owner| !uids.contains(owner["uid"].as_str().unwrap_or_default())));
+            lost && !object.is_going() && *kind != Kind::Endpoints
+        });
+        let Some(((kind, name), _)) = orphan.map(|(key, object)| (key.clone(), Rc::clone(object))) else { return false };
+        self.delete(kind, &name, None).is_ok()
+    }
+}

@@ -1,0 +1,456 @@
+//! One world, one seed, one small step at a time.
+
+use std::{collections::VecDeque, rc::Rc};
+
+use serde_json::{Value, json};
+use serin::{api::names, controller::Write, engine::Latch};
+
+use super::{
+    START,
+    cluster::{Cluster, NATURES, Nature, endpoints_of, image_of, is_ready, nature_of},
+    deployments,
+    people::{self, Deed},
+    prng::Prng,
+    serin::{Luck, Sent, Serin},
+    server::{Kind, Object, Server},
+    traffic::Traffic,
+};
+
+/// What a world is like.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub seed: u64,
+    pub routed: bool,
+    pub latch: Latch,
+    pub replicas: i64,
+    pub steps: Value,
+    /// Watches, gateways, endpoints and kubelets are slow at times.
+    pub lag: bool,
+    /// Chance of a write to fail, or its answer to be lost.
+    pub failures: f64,
+    /// Chance of a crash at a write.
+    pub crashes: f64,
+    /// The clock jumps, other controllers lead at the same time.
+    pub turmoil: bool,
+    /// Milliseconds since the begin, and what people do then.
+    pub deeds: Vec<(i64, Deed)>,
+}
+
+impl Setting {
+    /// Nothing goes wrong.
+    pub fn calm() -> Self {
+        let steps = json!([{"weight": 20, "bake": "5s"}, {"weight": 50, "bake": "5s"}]);
+        Self { seed: 1, routed: true, latch: Latch::Policy, replicas: 4, steps, lag: false, failures: 0.0, crashes: 0.0, turmoil: false, deeds: Vec::new() }
+    }
+
+    pub fn of_seed(seed: u64) -> Self {
+        let mut chance = Prng::new(seed);
+        let routed = chance.chance(0.75);
+        let steps = match (routed, chance.below(4)) {
+            (_, 0) => json!([{"weight": 20, "bake": "4s"}, {"weight": 50, "bake": "4s"}]),
+            (_, 1) => json!([{"weight": 25, "bake": "3s"}, {"approval": {}}, {"weight": 50, "bake": "3s"}]),
+            (true, 2) => json!([{"weight": 10, "bake": "3s"}, {"weight": 60, "bake": "3s"}, {"weight": 100, "bake": "2s"}]),
+            _ => json!([{"weight": 50, "bake": "5s"}]),
+        };
+        let rough = chance.chance(0.7);
+        let mut setting = Self {
+            seed,
+            routed,
+            latch: if chance.chance(0.7) { Latch::Policy } else { Latch::Pause },
+            replicas: chance.between(1, 5) as i64,
+            steps,
+            lag: chance.chance(0.6),
+            failures: if rough && chance.chance(0.6) { 0.06 } else { 0.0 },
+            crashes: if rough && chance.chance(0.6) { 0.02 } else { 0.0 },
+            turmoil: rough && chance.chance(0.4),
+            deeds: Vec::new(),
+        };
+        setting.deeds = deeds(&mut chance, routed);
+        setting
+    }
+}
+
+fn image(chance: &mut Prng, number: u64) -> String {
+    let good = chance.chance(0.55);
+    let word = if good { "good" } else { chance.pick(&NATURES).0 };
+    format!("auth:v{number}-{word}")
+}
+
+fn deeds(chance: &mut Prng, routed: bool) -> Vec<(i64, Deed)> {
+    let mut at = 15_000;
+    let mut deeds = vec![(at, Deed::Release(image(chance, 2)))];
+    for number in 3..=2 + chance.below(5) {
+        at += chance.between(500, 40_000) as i64;
+        let deed = match chance.below(22) {
+            0..=4 => Deed::Release(image(chance, number)),
+            5 | 6 => Deed::Undo,
+            7..=9 => Deed::Scale(chance.between(1, 6) as i64),
+            10 => Deed::Pause(true),
+            11 => Deed::Abort,
+            12 => Deed::Retry,
+            13 => Deed::Resume,
+            14 if chance.chance(0.5) => Deed::DeleteRollout,
+            14 => Deed::DeleteDeployment,
+            15 if routed => Deed::ResetRoute,
+            16 if routed => Deed::ResetService,
+            17 if routed => {
+                deeds.extend((0..5).map(|time| (at + time * 3_000, Deed::ResetRoute)));
+                continue;
+            }
+            18 => Deed::EditOther,
+            19 => {
+                deeds.push((at + 8_000, Deed::Outage(false)));
+                Deed::Outage(true)
+            }
+            20 => Deed::CrashOne,
+            _ => Deed::Approve,
+        };
+        deeds.push((at, deed));
+    }
+    deeds.sort_by_key(|(at, _)| *at);
+    deeds
+}
+
+pub struct Sim {
+    pub setting: Setting,
+    pub server: Server,
+    pub cluster: Cluster,
+    pub traffic: Traffic,
+    pub chance: Prng,
+    pub controllers: Vec<Serin>,
+    /// Writes of controllers that lead no more.
+    ghosts: Vec<(i64, Write, i64)>,
+    /// How long the second controller stays.
+    second_until: i64,
+    /// Milliseconds that really passed: jumps of the clock left out.
+    pub passed: i64,
+    /// People are done; everything that waits for them is given.
+    pub ending: bool,
+    /// Since the last write of Serin.
+    pub quiet: i64,
+    /// Writes of the last step.
+    pub sent: Vec<Sent>,
+    pub trace: VecDeque<String>,
+    pub aborted: bool,
+    pub edited: bool,
+    pub crashed: bool,
+    pub done: Vec<Deed>,
+    /// Callers have come.
+    open: bool,
+    traced: usize,
+    pub loud: bool,
+}
+
+fn policy(setting: &Setting) -> Value {
+    let routes = if setting.routed { json!([{"kind": "HTTPRoute", "name": "auth"}]) } else { json!([]) };
+    json!({
+        "workloadRef": {"kind": "Deployment", "name": "auth"}, "service": "auth", "routes": routes,
+        "telemetry": {
+            "scrape": {"port": "http"}, "requests": {"counter": "http_requests_total", "errors": {"code": "5.."}},
+            "latency": {"histogram": "http_request_duration_seconds"}},
+        "slos": [{"name": "errors", "errors": {"objective": "95%", "tolerance": {"relative": 1.5, "absolute": "2%"}}},
+                 {"name": "latency", "latency": {"threshold": "250ms", "objective": "95%", "tolerance": {"relative": 1.5, "absolute": "2%"}}}],
+        "confidence": "99.99%", "steps": setting.steps,
+        "limits": {"readyWithin": "60s", "stepTimeout": "10m", "failedRequests": 100_000}
+    })
+}
+
+fn objects(setting: &Setting) -> [(Kind, Value); 4] {
+    let template = json!({"metadata": {"labels": {"app": "auth"}}, "spec": {"containers": [
+        {"name": "auth", "image": "auth:v1-good", "ports": [{"name": "http", "containerPort": 8080}]}]}});
+    [
+        (Kind::Deployment, json!({"metadata": {"name": "auth", "namespace": "shop", "labels": {"app": "auth"}, "annotations": {}},
+            "spec": {"replicas": setting.replicas, "selector": {"matchLabels": {"app": "auth"}}, "template": template,
+                     "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}}})),
+        (Kind::Service, json!({"metadata": {"name": "auth", "namespace": "shop"},
+            "spec": {"selector": {"app": "auth"}, "clusterIP": "10.1.0.1", "type": "ClusterIP", "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}})),
+        (Kind::Route, json!({"metadata": {"name": "auth", "namespace": "shop"},
+            "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": [{"name": "auth", "port": 80}]}]}})),
+        (Kind::Rollout, json!({"metadata": {"name": "auth", "namespace": "shop"}, "spec": policy(setting)})),
+    ]
+}
+
+impl Sim {
+    pub fn new(setting: Setting) -> Self {
+        let mut server = Server::new(setting.latch);
+        for (kind, object) in objects(&setting) {
+            server.create(kind, object, "kubectl").expect("a new world");
+        }
+        let controllers = vec![Serin::start("serin", &server)];
+        let traffic = Traffic { by_route: 80.0, direct: if setting.routed { 15.0 } else { 60.0 }, ..Traffic::default() };
+        Self {
+            cluster: Cluster::new(setting.lag),
+            chance: Prng::new(setting.seed ^ 0x5eed),
+            server,
+            traffic,
+            controllers,
+            ghosts: Vec::new(),
+            second_until: 0,
+            passed: 0,
+            ending: false,
+            quiet: 0,
+            sent: Vec::new(),
+            trace: VecDeque::new(),
+            aborted: false,
+            edited: false,
+            crashed: false,
+            done: Vec::new(),
+            open: false,
+            traced: 0,
+            loud: false,
+            setting,
+        }
+    }
+
+    fn is_calm(&self) -> bool {
+        !self.setting.lag && self.setting.failures == 0.0 && self.setting.crashes == 0.0 && !self.setting.turmoil
+    }
+
+    fn note(&mut self, text: String) {
+        let line = format!("{:>8.1}s {text}", (self.server.now - START) as f64 / 1000.0);
+        if self.loud {
+            println!("{line}");
+        }
+        self.trace.push_back(line);
+        if self.trace.len() > 80 {
+            self.trace.pop_front();
+        }
+    }
+
+    /// Everybody acts once, at most.
+    pub fn step(&mut self) {
+        let passed = if self.is_calm() { 100 } else { self.chance.between(50, 250) as i64 };
+        self.passed += passed;
+        self.quiet += passed;
+        self.server.now += passed;
+        if self.setting.turmoil && !self.ending && self.chance.chance(0.002) {
+            let jump = self.chance.between(1_000, 7_000) as i64;
+            self.server.now += jump;
+            self.note(format!("the clock jumps by {jump} ms"));
+        }
+        self.sent.clear();
+        self.people();
+        self.nature(passed);
+        self.open |= self.cluster_is_up();
+        if self.open {
+            self.traffic.flow(&self.server, &self.cluster, "auth", &mut self.chance, passed);
+        }
+        self.lead(passed);
+        self.haunt();
+        self.trace_log();
+    }
+
+    fn cluster_is_up(&self) -> bool {
+        i64::try_from(endpoints_of(&self.server, "auth").len()).is_ok_and(|ready| ready >= self.setting.replicas)
+    }
+
+    fn nature(&mut self, passed: i64) {
+        let calm = self.is_calm();
+        for _ in 0..3 {
+            if calm || self.chance.chance(0.7) {
+                deployments::step(&mut self.server);
+            }
+            if calm || self.chance.chance(0.7) {
+                self.cluster.replica_sets(&mut self.server);
+            }
+        }
+        self.cluster.kubelet(&mut self.server, &mut self.chance, passed);
+        self.cluster.endpoints(&mut self.server, &mut self.chance, passed);
+        self.cluster.gateway(&mut self.server, &mut self.chance, passed);
+        if calm || self.chance.chance(0.3) {
+            self.server.collect_garbage();
+        }
+    }
+
+    fn people(&mut self) {
+        let now = self.server.now - START;
+        while self.setting.deeds.first().is_some_and(|(at, _)| *at <= now) {
+            let (_, deed) = self.setting.deeds.remove(0);
+            self.act(&deed);
+        }
+        if self.setting.deeds.is_empty() && self.passed % 1000 < 250 {
+            self.wind_up();
+        }
+    }
+
+    pub fn act(&mut self, deed: &Deed) {
+        let answer = people::act(&mut self.server, deed);
+        self.note(format!("PEOPLE {deed:?}{}", if answer.is_ok() { "" } else { " (refused)" }));
+        match deed {
+            Deed::Outage(on) => self.traffic.outage = *on,
+            Deed::Abort => self.aborted |= answer.is_ok(),
+            Deed::Release(_) | Deed::Retry => self.aborted = false,
+            Deed::EditOther => self.edited |= answer.is_ok(),
+            Deed::CrashOne => self.crash_one(),
+            _ => {}
+        }
+        self.done.push(deed.clone());
+    }
+
+    fn crash_one(&mut self) {
+        let healthy: Vec<Rc<Object>> = self.server.list(Kind::Pod).filter(|pod| is_ready(pod) && nature_of(image_of(pod)) == Nature::Good).cloned().collect();
+        if !healthy.is_empty() {
+            let pod = Rc::clone(self.chance.pick(&healthy));
+            self.crashed = true;
+            let back = self.chance.between(500, 4_000) as i64;
+            self.cluster.crash(&mut self.server, &pod, back);
+        }
+    }
+
+    /// People give what is waited for.
+    fn wind_up(&mut self) {
+        self.ending = true;
+        self.traffic.outage = false;
+        let Some(run) = people::newest_run(&self.server).and_then(|run| self.server.get(Kind::Run, &run).cloned()) else { return };
+        match run.text("/status/waiting/reason") {
+            "Paused" => self.act(&Deed::Pause(false)),
+            "Approval" => self.act(&Deed::Approve),
+            _ => {}
+        }
+    }
+
+    /// Controllers of ours come, go, and act.
+    fn lead(&mut self, passed: i64) {
+        if self.setting.turmoil && !self.ending && self.controllers.len() == 1 && self.chance.chance(0.003) {
+            self.take_over();
+        }
+        if self.controllers.len() > 1 && self.server.now >= self.second_until {
+            self.controllers.remove(0);
+            self.note("the old controller ends".into());
+        }
+        for index in 0..self.controllers.len() {
+            self.control(index, passed);
+        }
+    }
+
+    fn take_over(&mut self) {
+        let name = format!("serin-{}", self.server.now - START);
+        let mut next = Serin::start(&name, &self.server);
+        next.sabotage = self.controllers[0].sabotage;
+        if self.chance.chance(0.5) {
+            self.second_until = self.server.now + self.chance.between(2_000, 20_000) as i64;
+            self.note(format!("{name} leads, too"));
+            self.controllers.push(next);
+            return;
+        }
+        self.note(format!("{name} leads; a write of the old one may be under way"));
+        let old = &mut self.controllers[0];
+        let began = old.began;
+        if let Some(write) = old.in_flight() {
+            let due = self.server.now + self.chance.between(100, 4_000) as i64;
+            self.ghosts.push((due, write, began));
+        }
+        self.controllers[0] = next;
+    }
+
+    fn haunt(&mut self) {
+        let now = self.server.now;
+        let due: Vec<_> = self.ghosts.extract_if(.., |(due, _, _)| *due <= now).collect();
+        for (_, write, began) in due {
+            let answer = self.server.write(&write);
+            self.note(format!("a late write of an old controller: {} {} {}: {answer:?}", write.verb(), write.kind.as_str(), write.name));
+            self.sent.push(Sent { write, answer, luck: Luck::Fine, began });
+        }
+    }
+
+    fn control(&mut self, index: usize, passed: i64) {
+        let now = self.server.now;
+        let (lag, calm) = (self.setting.lag && !self.ending, self.is_calm());
+        let controller = &mut self.controllers[index];
+        controller.watch(&self.server, &mut self.chance, passed, lag);
+        controller.scrape(&self.traffic.meters, now);
+        controller.look(now);
+        let most = if calm { 20 } else { self.chance.between(0, 4) };
+        for _ in 0..most {
+            if !self.controllers[index].is_busy() {
+                break;
+            }
+            let luck = self.luck();
+            let Some(sent) = self.controllers[index].send(&mut self.server, luck) else { break };
+            self.quiet = 0;
+            let name = self.controllers[index].name.clone();
+            if sent.write.verb() != "patch status" || luck != Luck::Fine || sent.answer.is_err() {
+                let how = match &sent.write.verb {
+                    serin::controller::Verb::Patch(ops) => ops.as_array().and_then(|ops| ops.last()).map(|op| op.to_string()).unwrap_or_default(),
+                    _ => String::new(),
+                };
+                let answer = sent.answer.as_ref().map(|_| ());
+                let how: String = how.chars().take(180).collect();
+                self.note(format!("{name}: {} {} {} {how} -> {answer:?} {luck:?}", sent.write.verb(), sent.write.kind.as_str(), sent.write.name));
+            }
+            self.sent.push(sent);
+            if matches!(luck, Luck::CrashBefore | Luck::CrashAfter) {
+                let mut next = Serin::start(&name, &self.server);
+                next.sabotage = self.controllers[index].sabotage;
+                self.controllers[index] = next;
+                break;
+            }
+        }
+    }
+
+    fn luck(&mut self) -> Luck {
+        if self.ending && self.passed > 400_000 {
+            return Luck::Fine;
+        }
+        if self.chance.chance(self.setting.crashes) {
+            return *self.chance.pick(&[Luck::CrashBefore, Luck::CrashAfter]);
+        }
+        match self.chance.chance(self.setting.failures) {
+            true => *self.chance.pick(&[Luck::Failed, Luck::Lost]),
+            false => Luck::Fine,
+        }
+    }
+
+    /// What changed, in words.
+    fn trace_log(&mut self) {
+        let mut lines = Vec::new();
+        for event in &self.server.log[self.traced..] {
+            let Some(object) = &event.object else {
+                lines.push(format!("gone: {:?} {}", event.kind, event.name));
+                continue;
+            };
+            let value = &object.value;
+            match event.kind {
+                Kind::Run => lines.push(format!(
+                    "run {} {} {} step {} wanted {} set {} waiting {}",
+                    event.name, object.text("/status/phase"), object.text("/status/stage"), object.int("/status/step"),
+                    value["status"]["weight"]["wanted"], value["status"]["weight"]["set"], object.text("/status/waiting/reason")
+                )),
+                Kind::ReplicaSet => lines.push(format!("set {} ({}) {} of {}", event.name, image_of(object), value["status"]["availableReplicas"], value["spec"]["replicas"])),
+                Kind::Service => lines.push(format!("service {} {}", event.name, value["spec"]["selector"])),
+                Kind::Deployment => lines.push(format!("deployment paused {} labels {} {}", value["spec"]["paused"], value["metadata"]["labels"], image_of(object))),
+                Kind::Route => lines.push(format!("route {}", value["spec"]["rules"][0]["backendRefs"])),
+                Kind::Endpoints => lines.push(format!("endpoints {}: {}", event.name, value["endpoints"].as_array().map_or(0, Vec::len))),
+                Kind::Rollout | Kind::Pod => {}
+            }
+        }
+        self.traced = self.server.log.len();
+        lines.dedup();
+        for line in lines {
+            if self.trace.iter().rev().take(4).any(|other| other.ends_with(&line)) {
+                continue;
+            }
+            self.note(line);
+        }
+    }
+
+    /// The run under way, or the last one.
+    pub fn run(&self) -> Option<Rc<Object>> {
+        people::newest_run(&self.server).and_then(|run| self.server.get(Kind::Run, &run).cloned())
+    }
+
+    pub fn is_under_way(&self) -> bool {
+        self.run().is_some_and(|run| !is_terminal(&run))
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.ending && !self.is_under_way() && self.quiet > 20_000 && self.ghosts.is_empty() && self.controllers.len() == 1
+    }
+}
+
+pub fn is_terminal(run: &Object) -> bool {
+    matches!(run.text("/status/phase"), "Succeeded" | "RolledBack" | "Superseded" | "Cancelled")
+}
+
+pub const CANARY_SERVICE: &str = "auth-canary";
+pub const RUN_LABEL: &str = names::RUN_LABEL;

@@ -1,0 +1,110 @@
+//! Callers: by the route's weights in force, and straight to the apex.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    cluster::{Cluster, Nature, endpoints_of, image_of, nature_of},
+    prng::Prng,
+    server::{Kind, Server},
+};
+
+/// Counters of one version's pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Meter {
+    pub requests: u64,
+    pub errors: u64,
+    pub slow: u64,
+}
+
+impl Meter {
+    pub fn since(self, before: Self) -> Self {
+        Self { requests: self.requests - before.requests, errors: self.errors - before.errors, slow: self.slow - before.slow }
+    }
+}
+
+/// By pod-template-hash.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Meters(BTreeMap<String, Meter>);
+
+impl Meters {
+    pub fn of(&self, hash: &str) -> Meter {
+        self.0.get(hash).copied().unwrap_or_default()
+    }
+}
+
+#[derive(Default)]
+pub struct Traffic {
+    pub meters: Meters,
+    /// Requests that reached nobody.
+    pub lost: u64,
+    /// Where the first one was lost.
+    pub lost_at: Option<String>,
+    /// Requests a second.
+    pub by_route: f64,
+    pub direct: f64,
+    /// Something behind both versions is down.
+    pub outage: bool,
+    pub owed: [f64; 2],
+}
+
+impl Traffic {
+    pub fn flow(&mut self, server: &Server, cluster: &Cluster, apex: &str, chance: &mut Prng, passed: i64) {
+        let seconds = passed as f64 / 1000.0;
+        self.owed[0] += self.by_route * seconds;
+        self.owed[1] += self.direct * seconds;
+        let counts = self.owed.map(|owed| owed as u64);
+        for (owed, count) in self.owed.iter_mut().zip(counts) {
+            *owed -= count as f64;
+        }
+        let direct = vec![(apex.to_owned(), 1)];
+        let routed = cluster.in_force.values().next().unwrap_or(&direct);
+        self.send(server, routed, counts[0], chance);
+        self.send(server, &direct, counts[1], chance);
+    }
+
+    fn send(&mut self, server: &Server, backends: &[(String, u64)], count: u64, chance: &mut Prng) {
+        let pods: Vec<Vec<String>> = backends.iter().map(|(service, _)| endpoints_of(server, service)).collect();
+        let all: u64 = backends.iter().map(|(_, weight)| weight).sum();
+        for _ in 0..count {
+            let mut at = chance.below(all);
+            let chosen = backends.iter().position(|(_, weight)| {
+                let hit = at < *weight;
+                at = at.saturating_sub(*weight);
+                hit
+            });
+            let Some(chosen) = chosen else { continue };
+            match pods[chosen].as_slice() {
+                [] => self.lose(format!("Service {} has no endpoints", backends[chosen].0)),
+                some => {
+                    let pod = chance.pick(some).clone();
+                    self.answer(server, &pod, chance);
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, why: String) {
+        self.lost += 1;
+        self.lost_at.get_or_insert(why);
+    }
+
+    fn answer(&mut self, server: &Server, pod: &str, chance: &mut Prng) {
+        let Some(pod) = server.get(Kind::Pod, pod) else { return self.lose(format!("pod {pod} is gone and still in the endpoints")) };
+        let nature = nature_of(image_of(pod));
+        if nature == Nature::Hanging {
+            return;
+        }
+        let meter = self.meters.0.entry(pod.hash().to_owned()).or_default();
+        meter.requests += 1;
+        let (errors, slow) = match nature {
+            Nature::Bad => (0.4, 0.004),
+            Nature::Slow => (0.004, 0.5),
+            _ => (0.004, 0.004),
+        };
+        let errors = if self.outage { 0.7 } else { errors };
+        meter.errors += u64::from(chance.chance(errors));
+        meter.slow += u64::from(chance.chance(slow));
+    }
+}
