@@ -33,3 +33,7 @@ behind_parent() { exec setpriv --pdeathsig KILL "$LIB/bound" $$ "$@"; }
 
 # running PID: a zombie is not
 running() { local state; { read -r _ _ state _ < "/proc/$1/stat"; } 2> /dev/null && [ "$state" != Z ]; }
+
+# built [NAME...]: builds what is missing, and sets BUILT to the folder with links to the programs.
+# Read from a pipe, as a shell hears of signals while it reads, but not while it waits for $(...).
+built() { read -r BUILT < <(behind_parent "$CLUSTER/build" --folder "$@") || exit 1; }
