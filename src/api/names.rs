@@ -8,7 +8,8 @@ pub const MANAGER: &str = "serin";
 pub const ROLLOUT_LABEL: &str = "serin.dev/rollout";
 /// On a Deployment: the run that holds it; while it is there only Serin may unpause. On a run's own objects: the run.
 pub const RUN_LABEL: &str = "serin.dev/run";
-/// On a Deployment, written by the latch policy: the pause is the latch's, not a person's.
+/// On a Deployment: the pause is the latch's, not a person's. `true`: written by the latch policy; `pause`: by Serin,
+/// where there is no policy.
 pub const LATCHED_ANNOTATION: &str = "serin.dev/latched";
 /// On a Service that selects the workload's pods: `"false"` leaves it unpinned (say, for metrics collection).
 pub const PIN_ANNOTATION: &str = "serin.dev/pin";

@@ -43,8 +43,9 @@ impl Moved {
     }
 }
 
-/// Moves the run under way. `ledger` is the evidence to be saved, if it is time to.
-pub fn move_run(policy: &Policy, world: &World, run: &RolloutRun, seen: &Seen, ledger: Option<String>, now: Timestamp) -> Moved {
+/// Moves the run under way. `ledger` is the evidence to be saved, if it is time to; `due`: it is time to write figures
+/// that nobody waits for, too.
+pub fn move_run(policy: &Policy, world: &World, run: &RolloutRun, seen: &Seen, ledger: Option<String>, due: bool, now: Timestamp) -> Moved {
     let before = run.status.clone().unwrap_or_default();
     let snapshot = observe(world, run, seen);
     let ending = world.rollout.metadata.deletion_timestamp.is_some() || run.metadata.deletion_timestamp.is_some();
@@ -55,14 +56,34 @@ pub fn move_run(policy: &Policy, world: &World, run: &RolloutRun, seen: &Seen, l
     if decision.status.phase.unwrap_or_default().is_terminal() {
         decision.status.ledger = None;
     }
-    let status = differs(&before, &decision.status).then(|| Write::status(Kind::RolloutRun, &run.metadata, json(&decision.status)));
+    let worth = if due { differs(&before, &decision.status) } else { differs(&gist(&before), &gist(&decision.status)) };
+    let status = worth.then(|| Write::status(Kind::RolloutRun, &run.metadata, json(&decision.status)));
     Moved { decision, status }
+}
+
+/// The status without the figures that move at every tick: what must be written at once.
+fn gist(status: &RolloutRunStatus) -> RolloutRunStatus {
+    let mut gist = status.clone();
+    gist.weight.seen = None;
+    gist.message = None;
+    for slo in &mut gist.slos {
+        slo.evidence = 0.0;
+        slo.canary = crate::api::ArmRequests::default();
+        slo.stable = crate::api::ArmRequests::default();
+    }
+    if let Some(waiting) = &mut gist.waiting {
+        waiting.message.clear();
+    }
+    gist
 }
 
 /// Finished runs that still hold something.
 pub fn to_close(world: &World) -> impl Iterator<Item = &RolloutRun> {
-    let held = |run: &&RolloutRun| run.metadata.finalizers.iter().flatten().any(|name| name == names::FINALIZER);
-    world.runs.iter().filter(|run| phase_of(run).is_terminal()).filter(held)
+    world.runs.iter().filter(|run| phase_of(run).is_terminal() && is_held(run))
+}
+
+fn is_held(run: &RolloutRun) -> bool {
+    run.metadata.finalizers.iter().flatten().any(|name| name == names::FINALIZER)
 }
 
 /// Looks after the workload. `run_status` is what the run under way has just become.
@@ -94,6 +115,7 @@ pub fn look_after(world: &World, latch: Latch, run_status: Option<&RolloutRunSta
             holds_borrowed: holds_borrowed(world, run),
         }),
         finished: &finished,
+        holds_runs: world.runs.iter().any(is_held),
     };
     let governance = engine::govern(&governed, now);
     let before = world.rollout.status.clone().unwrap_or_default();

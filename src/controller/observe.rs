@@ -71,6 +71,7 @@ fn declared_as_none(route: &traffic::HttpRoute, run: &RolloutRun, weight: Option
 pub fn governed_workload(world: &World) -> Option<WorkloadView> {
     let deployment = world.deployment.as_ref()?;
     let label = |name: &str| deployment.metadata.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
+    let latched = deployment.metadata.annotations.as_ref().and_then(|all| all.get(names::LATCHED_ANNOTATION));
     let generation = deployment.metadata.generation.unwrap_or(0);
     let observed = deployment.status.observed_generation >= generation;
     let replicas = deployment.spec.replicas;
@@ -84,7 +85,8 @@ pub fn governed_workload(world: &World) -> Option<WorkloadView> {
     Some(WorkloadView {
         replicas,
         paused: deployment.spec.paused,
-        latched: deployment.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(names::LATCHED_ANNOTATION)),
+        latched: latched.is_some(),
+        latched_by_policy: latched.is_some_and(|by| by == "true"),
         rollout_label: label(names::ROLLOUT_LABEL),
         run_label: label(names::RUN_LABEL),
         template: template::digest(&deployment.spec.template),

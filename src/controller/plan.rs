@@ -50,7 +50,7 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
         Action::UnlabelWorkload => Ok(unlabel(deployment()?)),
         Action::PauseWorkload => {
             let deployment = deployment()?;
-            one(Write::patch(Kind::Deployment, &deployment.metadata, guarded(deployment, vec![json!({"op": "add", "path": "/spec/paused", "value": true})])))
+            one(Write::patch(Kind::Deployment, &deployment.metadata, guarded(deployment, pause_ops(deployment))))
         }
         Action::UnpauseWorkload { serving } => unpause(world, deployment()?, serving),
         Action::Pin { service, hash } => {
@@ -125,6 +125,16 @@ fn label_ops(deployment: &Deployment, label: &str, value: Option<Value>) -> Vec<
 
 fn set_label(deployment: &Deployment, label: &str, value: Option<Value>) -> Write {
     Write::patch(Kind::Deployment, &deployment.metadata, Value::Array(label_ops(deployment, label, value)))
+}
+
+/// The annotation says that the pause is the latch's, so that it is taken off where the latch becomes a policy later.
+fn pause_ops(deployment: &Deployment) -> Vec<Value> {
+    let none = deployment.metadata.annotations.as_ref().is_none_or(std::collections::BTreeMap::is_empty);
+    let annotation = match none {
+        true => json!({"op": "add", "path": "/metadata/annotations", "value": {names::LATCHED_ANNOTATION: "pause"}}),
+        false => json!({"op": "add", "path": format!("/metadata/annotations/{}", escaped(names::LATCHED_ANNOTATION)), "value": "pause"}),
+    };
+    vec![json!({"op": "add", "path": "/spec/paused", "value": true}), annotation]
 }
 
 fn latched_ops(deployment: &Deployment) -> Vec<Value> {

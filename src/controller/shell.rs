@@ -37,6 +37,8 @@ const TICK: Duration = Duration::from_millis(500);
 const CATCH_UP: Duration = Duration::from_millis(15);
 /// Something changed between our look and our write.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Counts and evidence are written this often.
+const FIGURES: Duration = Duration::from_secs(2);
 const SAVE_LEDGER: Duration = Duration::from_secs(10);
 
 /// What every look needs.
@@ -51,8 +53,9 @@ pub(super) struct Shell {
     pub trigger: super::caches::Triggers,
 }
 
-/// A run's eyes, and when its ledger was saved.
+/// A run's eyes, when its ledger was saved, and when its figures were written.
 pub(super) struct Watched {
+    figures: Instant,
     sensor: Sensor,
     saved: Instant,
 }
@@ -198,7 +201,7 @@ impl Look<'_> {
             }
         };
         let (seen, ledger) = self.look_through(run, &policy)?;
-        let moved = move_run(&policy, self.world, run, &seen, ledger, self.now);
+        let moved = move_run(&policy, self.world, run, &seen, ledger, self.figures_due(run), self.now);
         if moved.decision.status.phase.unwrap_or_default().is_terminal() {
             self.shell.sensors.lock().unwrap_or_else(PoisonError::into_inner).remove(&run.uid().unwrap_or_default());
         }
@@ -211,10 +214,22 @@ impl Look<'_> {
             self.apply(&moved.retreat(), Some(run)).await?;
             return Err(error);
         }
+        let was_written = moved.status.is_some();
         let decision = moved.decision;
         self.shell.tell(&self.world.rollout, &decision.notes);
         self.apply(&decision.actions, Some(run)).await?;
-        Ok(Some(decision.status))
+        Ok(Some(if was_written { decision.status } else { before }))
+    }
+
+    /// Figures that nobody waits for are written at a slow rhythm.
+    fn figures_due(&self, run: &RolloutRun) -> bool {
+        let mut sensors = self.shell.sensors.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(watched) = sensors.get_mut(&run.uid().unwrap_or_default()) else { return true };
+        let due = watched.figures.elapsed() >= FIGURES;
+        if due {
+            watched.figures = Instant::now();
+        }
+        due
     }
 
     /// What the run's sensor has seen, and its ledger if it is time to save it.
@@ -229,7 +244,7 @@ impl Look<'_> {
                 // The receiver is gone only when the controller ends.
                 let _ = trigger.send(about.clone());
             })?;
-            sensors.insert(uid.clone(), Watched { sensor, saved: Instant::now() });
+            sensors.insert(uid.clone(), Watched { sensor, saved: Instant::now(), figures: Instant::now() });
         }
         let Some(watched) = sensors.get_mut(&uid) else { return Ok((Seen::default(), None)) };
         let ledger = match watched.saved.elapsed() >= SAVE_LEDGER {

@@ -33,6 +33,10 @@ pub struct Governed<'a> {
     pub last: Option<LastRun<'a>>,
     /// Names of finished runs, oldest first, the newest left out.
     pub finished: &'a [String],
+    /// A run has its finalizer still. Without its Rollout nobody would take it off.
+    pub runs_held: bool,
+    /// Some run still has Serin's finalizer.
+    pub holds_runs: bool,
 }
 
 /// The newest run.
@@ -100,7 +104,8 @@ pub fn govern(governed: &Governed<'_>, now: Timestamp) -> Governance {
 /// The Rollout is being deleted: the workload is put back as it was found.
 fn let_go(governed: &Governed<'_>) -> (Standing, Vec<Action>) {
     let standing = Standing::reconciling("Deleting", reasons::ROLLOUT_DELETED, "waiting for the traffic to be back at stable");
-    if governed.last.as_ref().is_some_and(|run| !run.status.phase.unwrap_or_default().is_terminal()) {
+    // Without the Rollout nobody would look at its runs again.
+    if governed.holds_runs {
         return (standing, Vec::new());
     }
     let mut actions = Vec::new();

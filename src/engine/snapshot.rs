@@ -36,8 +36,10 @@ pub struct WorkloadView {
     pub replicas: i32,
     /// Paused, by whomever.
     pub paused: bool,
-    /// The latch paused it.
+    /// The latch paused it, whichever one.
     pub latched: bool,
+    /// The latch that paused it is the admission policy: between runs it is not paused.
+    pub latched_by_policy: bool,
     /// The Rollout it is labelled with.
     pub rollout_label: Option<String>,
     /// The run it is labelled with.

@@ -136,7 +136,7 @@ fn settle(view: &View<'_>, next: Move) -> Decision {
     status.weight.set = view.set_weight();
     status.weight.wanted = next.wanted;
     status.weight.seen = view.snapshot.traffic.seen.map(|percent| (percent * 10.0).round() / 10.0);
-    if next.phase == Phase::Shifting && status.weight.set == next.wanted && next.wanted == view.step_weight(next.step) {
+    if next.phase == Phase::Shifting && view.in_force(next.wanted) && next.wanted == view.step_weight(next.step) {
         status.step_since = status.step_since.or_else(|| Some(now.clone()));
     }
     status.slos = view.snapshot.judgements.iter().map(slo_status).collect();

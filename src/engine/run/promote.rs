@@ -160,7 +160,7 @@ fn converge(view: &View<'_>, stay: Move) -> Move {
     if !workload.template_hashes.contains(to) {
         return stay.to_stage(Stage::Tidy);
     }
-    if workload.paused && workload.latched {
+    if workload.paused && workload.latched_by_policy {
         return stay.act([Action::UnpauseWorkload { serving: to.clone() }]).wait(WaitingReason::Workload, "unpausing the Deployment");
     }
     if !workload.settled {

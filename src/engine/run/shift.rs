@@ -29,7 +29,9 @@ fn contested(view: &View<'_>) -> Option<Move> {
     let who = view.snapshot.routes.iter().filter_map(|route| route.changed_by.as_deref());
     let who = who.chain(view.snapshot.services.iter().filter_map(|service| service.changed_by.as_deref())).next();
     let retreat = match view.route_weight() {
-        Some(0) => view.canary_of(0),
+        Some(0) if view.routes_accepted() => view.canary_of(0),
+        // The gateway may still send requests there.
+        Some(0) => Vec::new(),
         _ => view.weights(0),
     };
     let mut held = Move::stay(view).act(retreat).wait(
@@ -178,8 +180,7 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, bake: crate::api::Millis) -> Optio
         ));
     }
     if elapsed < bake.as_secs_f64() {
-        let left = (bake.as_secs_f64() - elapsed).ceil();
-        return Some((WaitingReason::Bake, format!("baking at {} %, {left:.0} s left at least", view.step_weight(view.before.step))));
+        return Some((WaitingReason::Bake, format!("baking at {} % for {bake} at least", view.step_weight(view.before.step))));
     }
     if let Some(blind) = &view.snapshot.traffic.blind {
         return Some((WaitingReason::NoData, blind.clone()));

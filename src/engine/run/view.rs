@@ -136,6 +136,15 @@ impl View<'_> {
         }
     }
 
+    /// This weight is in force, as nearly as whole pods can have it.
+    pub fn in_force(&self, weight: u32) -> bool {
+        if self.routed() {
+            return self.set_weight() == weight;
+        }
+        let ready = self.apex_ready(&self.spec.to.hash);
+        ready > 0 && i32::try_from(ready).unwrap_or(i32::MAX) >= self.pods_for(weight)
+    }
+
     fn share_of_pods(&self) -> u32 {
         let Some(apex) = self.snapshot.services.first() else { return self.before.weight.set };
         let canary = apex.ready.get(&self.spec.to.hash).copied().unwrap_or(0);
