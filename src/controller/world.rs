@@ -148,7 +148,7 @@ impl World {
     }
     /// Services that select the workload's pods, the apex first, those of the canary and opted-out ones left out.
     pub fn selecting(&self, run: &RolloutRun) -> Vec<&Service> {
-        let Some(deployment) = &self.deployment else { return Vec::new() };
+        let Some(deployment) = &self.deployment else { return self.pinned_by(run) };
         let labels = crate::workload::template::labels(&deployment.spec.template);
         let apex = run.spec.policy.service.as_str();
         let selects = |service: &&Service| {
@@ -164,6 +164,13 @@ impl World {
         let mut services: Vec<&Service> = self.services.iter().filter(selects).collect();
         services.sort_by_key(|service| (service.metadata.name.as_deref() != Some(apex), service.metadata.name.clone()));
         services
+    }
+
+    /// Without the Deployment there are no labels to go by: what this run has pinned is known by its hash.
+    fn pinned_by(&self, run: &RolloutRun) -> Vec<&Service> {
+        let ours = |hash: &str| hash == run.spec.from.hash || hash == run.spec.to.hash;
+        let made_by_us = |service: &Service| service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::RUN_LABEL));
+        self.services.iter().filter(|service| crate::traffic::pinned(service).is_some_and(ours) && !made_by_us(service)).collect()
     }
 }
 

@@ -33,8 +33,6 @@ pub struct Governed<'a> {
     pub last: Option<LastRun<'a>>,
     /// Names of finished runs, oldest first, the newest left out.
     pub finished: &'a [String],
-    /// A run has its finalizer still. Without its Rollout nobody would take it off.
-    pub runs_held: bool,
     /// Some run still has Serin's finalizer.
     pub holds_runs: bool,
 }
