@@ -132,7 +132,7 @@ fn no_write_is_malformed(sim: &Sim) -> Check {
     });
     match wrong {
         // A path that went away between reading and writing.
-        Some(why) if why.contains("invalid pointer") => Ok(()),
+        Some(why) if why.contains("path is invalid") => Ok(()),
         Some(why) => Err(format!("a write is no valid patch: {why}")),
         None => Ok(()),
     }

@@ -44,13 +44,10 @@ fn no_seed_breaks_a_promise() {
     let (first, seeds) = (number("SERIN_FIRST").unwrap_or(0), number("SERIN_SEEDS").unwrap_or(1_000));
     let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
     let broken: Vec<String> = std::thread::scope(|scope| {
-        let part = |thread: u64| move || (first..first + seeds).filter(|seed| seed % threads == thread).filter_map(|seed| try_seed(seed, false).err()).collect::<Vec<_>>();
+        let part = |thread: u64| move || (first..first + seeds).filter(|seed| seed % threads == thread).filter_map(|seed| try_seed(seed, false).err().inspect(|broken| println!("{broken}\n"))).collect::<Vec<_>>();
         let all: Vec<_> = (0..threads).map(|thread| scope.spawn(part(thread))).collect();
         all.into_iter().flat_map(|thread| thread.join().expect("a seed panicked")).collect()
     });
-    for one in &broken {
-        println!("{one}\n");
-    }
     let summary: Vec<&str> = broken.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("seed ")).collect();
     assert!(broken.is_empty(), "{} of {seeds} seeds:\n{}", broken.len(), summary.join("\n"));
 }

@@ -26,6 +26,7 @@ const TICK: i64 = 500;
 const PATIENCE: i64 = 1_000;
 const SAVE_LEDGER: i64 = 10_000;
 const SCRAPE: i64 = 1_000;
+const FIGURES: i64 = 2_000;
 
 struct Cache {
     position: usize,
@@ -44,8 +45,8 @@ struct Ledger {
 
 struct Sensor {
     ledger: Ledger,
-    next: i64,
     saved: i64,
+    figures: i64,
     blind: Option<String>,
 }
 
@@ -89,6 +90,7 @@ pub struct Serin {
     pub began: i64,
     due: i64,
     not_before: i64,
+    next_scrape: i64,
     changed: bool,
     latch: Latch,
     /// Left out on purpose, to see that the checks notice.
@@ -123,6 +125,7 @@ impl Serin {
             began: server.now,
             due: server.now,
             not_before: server.now,
+            next_scrape: server.now,
             changed: true,
             latch: server.latch,
             sabotage: None,
@@ -202,16 +205,16 @@ impl Serin {
 
     /// Reads the pods' counters once a second.
     pub fn scrape(&mut self, meters: &Meters, now: i64) {
+        if now < self.next_scrape {
+            return;
+        }
+        self.next_scrape = now + SCRAPE;
         let Some(world) = self.world() else { return };
         let Some(run) = world.active() else { return };
         let Ok(policy) = validate(&run.spec.policy) else { return };
         let uid = run.metadata.uid.clone().unwrap_or_default();
         let status = run.status.clone().unwrap_or_default();
         let sensor = self.sensors.entry(uid).or_insert_with(|| Sensor::start(&policy, &status, meters, now));
-        if now < sensor.next {
-            return;
-        }
-        sensor.next = now + SCRAPE;
         self.changed = true;
         sensor.fold(&policy, run, &status, meters, &world);
     }
@@ -249,9 +252,9 @@ impl Serin {
         let policy = validate(&run.spec.policy).expect("a valid policy");
         let now = time.as_millisecond();
         let sensor = self.sensors.get_mut(&run.metadata.uid.clone().unwrap_or_default());
-        let (seen, ledger) = sensor.map_or_else(Default::default, |sensor| sensor.report(now));
-        let moved = move_run(&policy, world, run, &seen, ledger.clone(), time);
-        let again = move_run(&policy, world, run, &seen, ledger, time);
+        let (seen, ledger, due) = sensor.map_or_else(Default::default, |sensor| sensor.report(now));
+        let moved = move_run(&policy, world, run, &seen, ledger.clone(), due, time);
+        let again = move_run(&policy, world, run, &seen, ledger, due, time);
         self.undecided |= moved.decision != again.decision || moved.status != again.status;
         let decision = moved.decision.clone();
         self.told.push(Told { at: now, run: Some(decision.status.clone()), actions: decision.actions.clone(), notes: decision.notes.clone() });
@@ -327,7 +330,7 @@ impl Sensor {
             Ledger { evidence: Evidence::new(&slos, policy.alpha, policy.steps.len()), split: Split::default(), read: meters.clone() }
         };
         let saved = status.ledger.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        Self { ledger: saved.unwrap_or_else(fresh), next: now, saved: now, blind: Some("no counts yet".into()) }
+        Self { ledger: saved.unwrap_or_else(fresh), saved: now, figures: now, blind: Some("no counts yet".into()) }
     }
 
     fn fold(&mut self, policy: &Policy, run: &RolloutRun, status: &RolloutRunStatus, meters: &Meters, world: &World) {
@@ -357,11 +360,16 @@ impl Sensor {
         ledger.read = meters.clone();
     }
 
-    fn report(&mut self, now: i64) -> (serin::controller::Seen, Option<String>) {
+    /// What was seen, the ledger if it is time to save it, and whether it is time to write figures.
+    fn report(&mut self, now: i64) -> (serin::controller::Seen, Option<String>, bool) {
+        let due = now - self.figures >= FIGURES;
+        if due {
+            self.figures = now;
+        }
         let ledger = (now - self.saved >= SAVE_LEDGER).then(|| {
             self.saved = now;
             serde_json::to_string(&self.ledger).expect("json")
         });
-        (seen(&self.ledger.evidence, &self.ledger.split, self.blind.clone()), ledger)
+        (seen(&self.ledger.evidence, &self.ledger.split, self.blind.clone()), ledger, due)
     }
 }

@@ -119,6 +119,8 @@ pub struct Server {
     pub log: Vec<Event>,
     version: u64,
     uids: u64,
+    /// Something may have lost its owner.
+    orphans: bool,
     /// Simulated time.
     pub now: i64,
     pub latch: Latch,
@@ -126,7 +128,7 @@ pub struct Server {
 
 impl Server {
     pub fn new(latch: Latch) -> Self {
-        Self { objects: BTreeMap::new(), log: Vec::new(), version: 1000, uids: 0, now: START, latch }
+        Self { objects: BTreeMap::new(), log: Vec::new(), version: 1000, uids: 0, orphans: false, now: START, latch }
     }
 
     pub fn get(&self, kind: Kind, name: &str) -> Option<&Rc<Object>> {
@@ -154,6 +156,7 @@ impl Server {
     fn erase(&mut self, kind: Kind, name: &str) {
         self.version += 1;
         self.objects.remove(&(kind, name.to_owned()));
+        self.orphans = true;
         self.log.push(Event { kind, name: name.to_owned(), object: None });
     }
 
@@ -285,13 +288,19 @@ impl Server {
 
     /// Background deletion of what has lost its owners.
     pub fn collect_garbage(&mut self) -> bool {
+        if !self.orphans {
+            return false;
+        }
         let uids: std::collections::BTreeSet<String> = self.objects.values().map(|object| object.uid().to_owned()).collect();
         let orphan = self.objects.iter().find(|((kind, _), object)| {
             let owners = object.value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
             let lost = owners.is_some_and(|owners| !owners.is_empty() && owners.iter().all(|owner| !uids.contains(owner["uid"].as_str().unwrap_or_default())));
             lost && !object.is_going() && *kind != Kind::Endpoints
         });
-        let Some(((kind, name), _)) = orphan.map(|(key, object)| (key.clone(), Rc::clone(object))) else { return false };
+        let Some(((kind, name), _)) = orphan.map(|(key, object)| (key.clone(), Rc::clone(object))) else {
+            self.orphans = false;
+            return false;
+        };
         self.delete(kind, &name, None).is_ok()
     }
 }
