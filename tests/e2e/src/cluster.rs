@@ -62,6 +62,7 @@ pub fn list(namespace: &str, kind: &str) -> Result<Vec<Value>> {
 pub fn install(chart: &str, settings: &[&str]) -> Result<()> {
     let mut args = vec![
         "upgrade", "--install", "serin", chart, "--namespace", SERIN, "--create-namespace", "--wait", "--timeout", "90s",
+        "--set", "image.tag=dev",
     ];
     for setting in settings {
         args.extend(["--set", setting]);
