@@ -10,8 +10,8 @@ mod validate;
 mod values;
 
 pub use rollout::{
-    Approval, Condition, ErrorsSlo, HistogramRef, LatencySlo, Limits, RequestsRef, Rollout, RolloutSpec,
-    RolloutStatus, RouteRef, Scrape, SloSpec, StableVersion, StepSpec, Telemetry, Tolerance, WorkloadRef,
+    Approval, Condition, ErrorsSlo, HistogramRef, LatencySlo, Limits, RequestsRef, Rollout, RolloutSpec, RolloutStatus,
+    RouteRef, Scrape, SloSpec, StableVersion, StepSpec, Telemetry, Tolerance, WorkloadRef,
 };
 pub use run::{
     ArmRequests, Decided, Outcome, Phase, RolloutRef, RolloutRun, RolloutRunSpec, RolloutRunStatus, SloStatus, Stage,

@@ -26,9 +26,24 @@ use super::{
     shortname = "sro",
     category = "serin",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "What is going on"),
-    printcolumn(name = "Step", type_ = "string", json_path = ".status.step", description = "Step of the run, of all steps"),
-    printcolumn(name = "Weight", type_ = "integer", json_path = ".status.weight.set", description = "Percent of requests routed to the canary"),
-    printcolumn(name = "Seen", type_ = "number", json_path = ".status.weight.seen", description = "Percent of requests the canary got, as counted"),
+    printcolumn(
+        name = "Step",
+        type_ = "string",
+        json_path = ".status.step",
+        description = "Step of the run, of all steps"
+    ),
+    printcolumn(
+        name = "Weight",
+        type_ = "integer",
+        json_path = ".status.weight.set",
+        description = "Percent of requests routed to the canary"
+    ),
+    printcolumn(
+        name = "Seen",
+        type_ = "number",
+        json_path = ".status.weight.seen",
+        description = "Percent of requests the canary got, as counted"
+    ),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", description = "Why it is so"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Run", type_ = "string", json_path = ".status.run", priority = 1),

@@ -22,7 +22,12 @@ use super::rollout::RolloutSpec;
     shortname = "sror",
     category = "serin",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Step", type_ = "integer", json_path = ".status.step", description = "Step under way, counted from 1"),
+    printcolumn(
+        name = "Step",
+        type_ = "integer",
+        json_path = ".status.step",
+        description = "Step under way, counted from 1"
+    ),
     printcolumn(name = "Weight", type_ = "integer", json_path = ".status.weight.set"),
     printcolumn(name = "Seen", type_ = "number", json_path = ".status.weight.seen"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message"),

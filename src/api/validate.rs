@@ -214,8 +214,13 @@ mod tests {
             ("names that differ", |v| v["slos"][1]["name"] = json!("errors")),
             ("below 100%", |v| v["confidence"] = json!("100%")),
             ("below 100%", |v| v["slos"][0]["errors"]["objective"] = json!("100%")),
-            ("from 1 to 50", |v| { v["routes"] = json!([]); v["steps"] = json!([{"weight": 60}]) }),
-            ("counter of requests", |v| { v["telemetry"].as_object_mut().expect("object").remove("requests"); }),
+            ("from 1 to 50", |v| {
+                v["routes"] = json!([]);
+                v["steps"] = json!([{"weight": 60}])
+            }),
+            ("counter of requests", |v| {
+                v["telemetry"].as_object_mut().expect("object").remove("requests");
+            }),
         ];
         for (said, change) in cases {
             let error = validate(&spec(change)).expect_err(said).to_string();

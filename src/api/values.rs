@@ -178,7 +178,9 @@ mod tests {
 
     #[test]
     fn durations_read_and_write_as_people_do() {
-        for (text, millis) in [("250ms", 250), ("10s", 10_000), ("1m30s", 90_000), ("2h", 7_200_000), ("1d", 86_400_000)] {
+        for (text, millis) in
+            [("250ms", 250), ("10s", 10_000), ("1m30s", 90_000), ("2h", 7_200_000), ("1d", 86_400_000)]
+        {
             assert_eq!(text.parse(), Ok(Millis(millis)));
             assert_eq!(Millis(millis).to_string(), text);
         }

@@ -147,7 +147,8 @@ fn on_runtime(work: impl Future<Output = Result<(), String>>) -> Result<(), Stri
 }
 
 fn controller(args: ControllerArgs) -> Result<(), String> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&args.log).map_err(|error| format!("--log {}: {error}", args.log))?;
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(&args.log).map_err(|error| format!("--log {}: {error}", args.log))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     match args.log_format {
         LogFormat::Text => log.with_ansi(false).init(),

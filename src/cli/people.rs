@@ -26,7 +26,8 @@ async fn runs(namespace: Option<String>) -> Result<Api<RolloutRun>, String> {
 async fn newest(api: &Api<RolloutRun>, rollout: &str) -> Result<RolloutRun, String> {
     let params = ListParams::default().labels(&format!("{}={rollout}", names::ROLLOUT_LABEL));
     let list = api.list(&params).await.map_err(|error| format!("could not list the runs of {rollout}: {error}"))?;
-    let newest = list.items.into_iter().max_by_key(|run| (run.creation_timestamp(), run.name_any().len(), run.name_any()));
+    let newest =
+        list.items.into_iter().max_by_key(|run| (run.creation_timestamp(), run.name_any().len(), run.name_any()));
     newest.ok_or_else(|| format!("Rollout {rollout} has had no run yet: deploy another version to begin one"))
 }
 
@@ -38,7 +39,9 @@ async fn under_way(api: &Api<RolloutRun>, rollout: &str) -> Result<RolloutRun, S
     let run = newest(api, rollout).await?;
     match phase(&run).is_terminal() {
         false => Ok(run),
-        true => Err(format!("expected a run of {rollout} under way, found {} which is {}", run.name_any(), phase(&run))),
+        true => {
+            Err(format!("expected a run of {rollout} under way, found {} which is {}", run.name_any(), phase(&run)))
+        }
     }
 }
 
@@ -67,7 +70,10 @@ pub(super) async fn approve(rollout: String, namespace: Option<String>) -> Resul
     let api = runs(namespace).await?;
     let run = under_way(&api, &rollout).await?;
     let step = run.status.as_ref().map_or(0, |status| status.step);
-    let asks = usize::try_from(step).ok().and_then(|step| run.spec.policy.steps.get(step.checked_sub(1)?)).is_some_and(|step| step.approval.is_some());
+    let asks = usize::try_from(step)
+        .ok()
+        .and_then(|step| run.spec.policy.steps.get(step.checked_sub(1)?))
+        .is_some_and(|step| step.approval.is_some());
     if !asks {
         return Err(format!("{} is at step {step}, which asks for no approval", run.name_any()));
     }

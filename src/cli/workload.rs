@@ -27,7 +27,8 @@ async fn governed(rollout: &str, namespace: Option<String>) -> Result<Governed, 
     let found = rollouts.get(rollout).await.map_err(|error| format!("could not read Rollout {rollout}: {error}"))?;
     let name = found.spec.workload_ref.name;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
-    let deployment = deployments.get(&name).await.map_err(|error| format!("could not read Deployment {name}: {error}"))?;
+    let deployment =
+        deployments.get(&name).await.map_err(|error| format!("could not read Deployment {name}: {error}"))?;
     Ok(Governed { deployments, deployment, replica_sets: Api::namespaced(client, &namespace) })
 }
 
@@ -50,11 +51,22 @@ impl Governed {
 
 pub(super) async fn undo(rollout: String, namespace: Option<String>) -> Result<(), String> {
     let governed = governed(&rollout, namespace).await?;
-    let sets = governed.replica_sets.list(&ListParams::default()).await.map_err(|error| format!("could not list ReplicaSets: {error}"))?;
+    let sets = governed
+        .replica_sets
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| format!("could not list ReplicaSets: {error}"))?;
     let uid = governed.deployment.metadata.uid.as_deref();
-    let serving: Vec<ReplicaSet> = sets.items.into_iter().filter(|set| set.spec.replicas > 0 && owner_of(set).map(|(_, uid)| uid) == uid).collect();
+    let serving: Vec<ReplicaSet> = sets
+        .items
+        .into_iter()
+        .filter(|set| set.spec.replicas > 0 && owner_of(set).map(|(_, uid)| uid) == uid)
+        .collect();
     let [serving] = serving.as_slice() else {
-        return Err(format!("expected one ReplicaSet that serves, found {}: wait until the Deployment has settled", serving.len()));
+        return Err(format!(
+            "expected one ReplicaSet that serves, found {}: wait until the Deployment has settled",
+            serving.len()
+        ));
     };
     if template::same(&serving.spec.template, &governed.deployment.spec.template) {
         return Err("the Deployment's template is the one that serves already".into());

@@ -15,7 +15,7 @@ use kube::{
     core::NamespaceResourceScope,
     runtime::{
         WatchStreamExt,
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, ObjectRef, Store, store::Writer},
         watcher,
     },
 };
@@ -95,7 +95,9 @@ impl Caches {
     /// The namespace's caches; they are being filled if this is the first call.
     pub fn namespace(&self, name: &str) -> Arc<Namespace> {
         let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        let started = namespaces.entry(name.to_owned()).or_insert_with(|| Arc::new(Namespace::start(&self.client, name, &self.triggers)));
+        let started = namespaces
+            .entry(name.to_owned())
+            .or_insert_with(|| Arc::new(Namespace::start(&self.client, name, &self.triggers)));
         Arc::clone(started)
     }
 
@@ -111,17 +113,23 @@ impl Caches {
 impl Namespace {
     fn start(client: &Client, name: &str, triggers: &Triggers) -> Self {
         let mut tasks = Vec::new();
-        let (rollouts, task) = watch::<Rollout>(client, name, Box::new(|| ()));
-        tasks.push(task);
-        let trigger = || -> Box<dyn Fn() + Send + Sync> {
+        let (rollouts, writer) = reflector::store::<Rollout>();
+        let trigger = || {
             let (store, triggers) = (rollouts.clone(), triggers.clone());
-            Box::new(move || {
+            move || {
                 for rollout in store.state() {
                     // The receiver is gone only when the controller ends.
                     let _ = triggers.send(ObjectRef::from_obj(rollout.as_ref()));
                 }
-            })
+            }
         };
+        // A Rollout that goes leaves its Deployment to another that waits for it.
+        let others = trigger();
+        tasks.push(follow(client, name, writer, move |event| {
+            if matches!(event, watcher::Event::Delete(_) | watcher::Event::InitDone) {
+                others();
+            }
+        }));
         macro_rules! cache {
             ($kind:ty) => {{
                 let (store, task) = watch::<$kind>(client, name, trigger());
@@ -221,17 +229,24 @@ impl Namespace {
             (Some(deployment), Some(labels)) => deployment.spec.selector.selects(labels),
             _ => false,
         };
-        let routed = !rollout.spec.routes.is_empty() || runs.last().is_some_and(|run| !run.spec.policy.routes.is_empty());
+        let routed =
+            !rollout.spec.routes.is_empty() || runs.last().is_some_and(|run| !run.spec.policy.routes.is_empty());
         let routes = match routed {
             true => owned(self.routes().state()),
             false => Vec::new(),
         };
         let run_uids: Vec<String> = runs.iter().filter_map(|run| run.metadata.uid.clone()).collect();
         // Without the Deployment, what its runs own is still ours to clear away.
-        let of_runs = |set: &ReplicaSet| crate::workload::owner_of(set).is_some_and(|(_, uid)| run_uids.iter().any(|run| run == uid));
-        let replica_sets = owned(self.replica_sets.state_filter(|set| selects(set.metadata.labels.as_ref()) || of_runs(set)));
+        let of_runs = |set: &ReplicaSet| {
+            crate::workload::owner_of(set).is_some_and(|(_, uid)| run_uids.iter().any(|run| run == uid))
+        };
+        let replica_sets =
+            owned(self.replica_sets.state_filter(|set| selects(set.metadata.labels.as_ref()) || of_runs(set)));
         let hashes: Vec<&str> = replica_sets.iter().filter_map(crate::workload::hash_of).collect();
-        let pods = owned(self.pods.state_filter(|pod| pod.hash().is_some_and(|hash| hashes.contains(&hash)) && (deployment.is_none() || selects(pod.metadata.labels.as_ref()))));
+        let pods = owned(self.pods.state_filter(|pod| {
+            pod.hash().is_some_and(|hash| hashes.contains(&hash))
+                && (deployment.is_none() || selects(pod.metadata.labels.as_ref()))
+        }));
         Some(World {
             others: owned(self.rollouts.state()),
             runs,
@@ -268,7 +283,9 @@ where
     match (&write.wrote, is) {
         (Wrote::Version(wrote), Some(is)) => version(is.meta().resource_version.as_deref()) >= *wrote,
         (Wrote::Version(_), None) => false,
-        (Wrote::Gone { uid }, Some(is)) => is.meta().uid.as_ref() != Some(uid) || is.meta().deletion_timestamp.is_some(),
+        (Wrote::Gone { uid }, Some(is)) => {
+            is.meta().uid.as_ref() != Some(uid) || is.meta().deletion_timestamp.is_some()
+        }
         (Wrote::Gone { .. }, None) => true,
     }
 }
@@ -279,12 +296,41 @@ pub(super) fn version(text: Option<&str>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-fn watch<K>(client: &Client, namespace: &str, changed: Box<dyn Fn() + Send + Sync>) -> (Store<K>, JoinHandle<()>)
+fn watch<K>(client: &Client, namespace: &str, changed: impl Fn() + Send + 'static) -> (Store<K>, JoinHandle<()>)
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let (store, writer) = reflector::store();
+    let task = follow(client, namespace, writer, move |event| match event {
+        watcher::Event::Init | watcher::Event::InitApply(_) => {}
+        _ => changed(),
+    });
+    (store, task)
+}
+
+/// Fills a store; each event is told once the store shows it.
+fn follow<K>(
+    client: &Client,
+    namespace: &str,
+    writer: Writer<K>,
+    told: impl Fn(&watcher::Event<K>) + Send + 'static,
+) -> JoinHandle<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
 {
     let api = Api::<K>::namespaced(client.clone(), namespace);
-    let (store, writer) = reflector::store();
     let keeps_managers = matches!(K::kind(&()).as_ref(), "Service" | "HTTPRoute");
     let stream = watcher(api, watcher::Config::default())
         .default_backoff()
@@ -298,16 +344,13 @@ where
             }
         })
         .reflect(writer);
-    let task = tokio::spawn(async move {
+    tokio::spawn(async move {
         let mut stream = std::pin::pin!(stream);
         while let Some(event) = stream.next().await {
             match event {
-                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-                Ok(_) => changed(),
+                Ok(event) => told(&event),
                 Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "a watch failed; trying again"),
             }
         }
-    });
-    (store, task)
+    })
 }
-

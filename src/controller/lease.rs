@@ -8,10 +8,7 @@ use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
-use kube::{
-    Api, Client,
-    api::PostParams,
-};
+use kube::{Api, Client, api::PostParams};
 
 use super::send::Leading;
 use crate::api::names;
@@ -35,7 +32,12 @@ pub(super) struct Election {
 
 impl Election {
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity: identity.to_owned(), seen: None }
+        Self {
+            api: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            identity: identity.to_owned(),
+            seen: None,
+        }
     }
 
     /// Waits until we lead.
@@ -76,7 +78,9 @@ impl Election {
         };
         match tokio::time::timeout(CALL_TIMEOUT, release).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "could not release the lease; another controller waits for it to end"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "could not release the lease; another controller waits for it to end")
+            }
             Err(_) => tracing::warn!("could not release the lease in time; another controller waits for it to end"),
         }
     }

@@ -45,7 +45,15 @@ impl Moved {
 
 /// Moves the run under way. `ledger` is the evidence to be saved, if it is time to; `due`: it is time to write figures
 /// that nobody waits for, too.
-pub fn move_run(policy: &Policy, world: &World, run: &RolloutRun, seen: &Seen, ledger: Option<String>, due: bool, now: Timestamp) -> Moved {
+pub fn move_run(
+    policy: &Policy,
+    world: &World,
+    run: &RolloutRun,
+    seen: &Seen,
+    ledger: Option<String>,
+    due: bool,
+    now: Timestamp,
+) -> Moved {
     let before = run.status.clone().unwrap_or_default();
     let snapshot = observe(world, run, seen);
     let ending = world.rollout.metadata.deletion_timestamp.is_some() || run.metadata.deletion_timestamp.is_some();
@@ -94,7 +102,12 @@ pub fn look_after(world: &World, latch: Latch, run_status: Option<&RolloutRunSta
     let last = world.last();
     let default = RolloutRunStatus::default();
     let finished: Vec<String> = match last {
-        Some(last) => world.runs.iter().filter(|run| run.name_any() != last.name_any() && phase_of(run).is_terminal()).map(ResourceExt::name_any).collect(),
+        Some(last) => world
+            .runs
+            .iter()
+            .filter(|run| run.name_any() != last.name_any() && phase_of(run).is_terminal())
+            .map(ResourceExt::name_any)
+            .collect(),
         None => Vec::new(),
     };
     let name = last.map(ResourceExt::name_any).unwrap_or_default();
@@ -119,14 +132,16 @@ pub fn look_after(world: &World, latch: Latch, run_status: Option<&RolloutRunSta
     };
     let governance = engine::govern(&governed, now);
     let before = world.rollout.status.clone().unwrap_or_default();
-    let status = differs(&before, &governance.status).then(|| Write::status(Kind::Rollout, &world.rollout.metadata, json(&governance.status)));
+    let status = differs(&before, &governance.status)
+        .then(|| Write::status(Kind::Rollout, &world.rollout.metadata, json(&governance.status)));
     Looked { governance, status }
 }
 
 fn holds_borrowed(world: &World, run: &RolloutRun) -> bool {
-    world.replica_sets.iter().any(|set| {
-        is_borrowed(set) && owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref())
-    })
+    world
+        .replica_sets
+        .iter()
+        .any(|set| is_borrowed(set) && owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref()))
 }
 
 /// What the counts say, as the engine takes it. `blind`: why they can't be read.

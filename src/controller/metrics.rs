@@ -71,17 +71,38 @@ impl Metrics {
         }
         let buckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
         let reconcile = Histogram::new(buckets);
-        registry.register_with_unit("reconcile_duration", "Time of one look at a Rollout", Unit::Seconds, reconcile.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time of one look at a Rollout",
+            Unit::Seconds,
+            reconcile.clone(),
+        );
         Self {
-            wanted: register!("weight_wanted_percent", "Percent of requests that the canary shall get", Family::default()),
+            wanted: register!(
+                "weight_wanted_percent",
+                "Percent of requests that the canary shall get",
+                Family::default()
+            ),
             set: register!("weight_set_percent", "Percent in the route that its gateway accepted", Family::default()),
-            seen: register!("weight_seen_percent", "Percent of requests that the canary got, as counted", Family::default()),
+            seen: register!(
+                "weight_seen_percent",
+                "Percent of requests that the canary got, as counted",
+                Family::default()
+            ),
             phase: register!("run_phase", "1 for the phase of the newest run", Family::default()),
-            evidence: register!("slo_evidence", "Natural logarithm of the evidence that the canary is worse", Family::default()),
+            evidence: register!(
+                "slo_evidence",
+                "Natural logarithm of the evidence that the canary is worse",
+                Family::default()
+            ),
             threshold: register!("slo_threshold", "At this much evidence the verdict is Bad", Family::default()),
             verdict_bad: register!("slo_bad", "1 if the verdict is Bad", Family::default()),
             reconcile,
-            reconcile_errors: register!("reconcile_errors", "Looks at a Rollout that ended in an error", Counter::default()),
+            reconcile_errors: register!(
+                "reconcile_errors",
+                "Looks at a Rollout that ended in an error",
+                Counter::default()
+            ),
             writes: register!("api_writes", "Writes to the API server", Family::default()),
             leading: register!("leading", "1 while this controller leads", Gauge::default()),
             registry,
@@ -144,7 +165,11 @@ impl Metrics {
         self.set.remove(&of);
         self.seen.remove(&of);
         for phase in PHASES {
-            self.phase.remove(&OfPhase { namespace: namespace.to_owned(), rollout: rollout.to_owned(), phase: phase.to_owned() });
+            self.phase.remove(&OfPhase {
+                namespace: namespace.to_owned(),
+                rollout: rollout.to_owned(),
+                phase: phase.to_owned(),
+            });
         }
         for slo in slos {
             let of = OfSlo { namespace: namespace.to_owned(), rollout: rollout.to_owned(), slo: slo.clone() };

@@ -29,11 +29,12 @@ pub struct Seen {
 
 /// One look at a run.
 pub fn observe(world: &World, run: &RolloutRun, seen: &Seen) -> Snapshot {
-    let canary_service = world.canary_service(run).map(|service| {
-        ready(world, service).get(&run.spec.to.hash).copied().unwrap_or(0)
-    });
+    let canary_service =
+        world.canary_service(run).map(|service| ready(world, service).get(&run.spec.to.hash).copied().unwrap_or(0));
     let wanted = &run.spec.policy.routes;
-    let routes = wanted.iter().filter_map(|wanted| world.routes.iter().find(|route| route.metadata.name.as_ref() == Some(&wanted.name)));
+    let routes = wanted
+        .iter()
+        .filter_map(|wanted| world.routes.iter().find(|route| route.metadata.name.as_ref() == Some(&wanted.name)));
     let routes = routes.map(|route| {
         let apex = &run.spec.policy.service;
         let verdict = traffic::accepted(route);
@@ -63,7 +64,8 @@ pub fn observe(world: &World, run: &RolloutRun, seen: &Seen) -> Snapshot {
 fn declared_as_none(route: &traffic::HttpRoute, run: &RolloutRun, weight: Option<u32>) -> Option<u32> {
     let prefix = format!("{}/", route.metadata.name.as_deref().unwrap_or_default());
     let originals = run.status.as_ref().map(|status| &status.original_weights);
-    let declared = originals.is_some_and(|all| all.iter().any(|(key, value)| key.starts_with(&prefix) && value == "\"declared\""));
+    let declared =
+        originals.is_some_and(|all| all.iter().any(|(key, value)| key.starts_with(&prefix) && value == "\"declared\""));
     weight.filter(|weight| !(declared && *weight == 0))
 }
 
@@ -91,7 +93,11 @@ pub fn governed_workload(world: &World) -> Option<WorkloadView> {
         run_label: label(names::RUN_LABEL),
         template: template::digest(&deployment.spec.template),
         template_hashes: world.replica_sets.iter().filter(same).filter_map(hash_of).map(str::to_owned).collect(),
-        active: owned.iter().filter(|set| set.spec.replicas > 0).filter_map(|set| Some((hash_of(set)?.to_owned(), set.spec.replicas))).collect(),
+        active: owned
+            .iter()
+            .filter(|set| set.spec.replicas > 0)
+            .filter_map(|set| Some((hash_of(set)?.to_owned(), set.spec.replicas)))
+            .collect(),
         newest: owned.iter().max_by_key(|set| revision(set)).and_then(|set| hash_of(set)).map(str::to_owned),
         settled: observed
             && status.updated_replicas == replicas
@@ -123,20 +129,25 @@ fn arm(world: &World, hash: &str, run: &RolloutRun) -> Option<Arm> {
             true => ArmOwner::Borrowed,
             false => ArmOwner::Run,
         },
-        Some((_, uid)) if world.deployment.as_ref().is_some_and(|d| d.metadata.uid.as_deref() == Some(uid)) => ArmOwner::Workload,
+        Some((_, uid)) if world.deployment.as_ref().is_some_and(|d| d.metadata.uid.as_deref() == Some(uid)) => {
+            ArmOwner::Workload
+        }
         _ => ArmOwner::Nobody,
     };
     let pods: Vec<&Pod> = world.pods.iter().filter(|pod| pod.hash() == Some(hash)).collect();
     let staying = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
     let count = |pods: usize| i32::try_from(pods).unwrap_or(i32::MAX);
-    let failure = set.status.conditions.iter().find(|condition| condition.kind == "ReplicaFailure" && condition.status == "True");
+    let failure =
+        set.status.conditions.iter().find(|condition| condition.kind == "ReplicaFailure" && condition.status == "True");
     Some(Arm {
         owner,
         wanted: set.spec.replicas,
         pods: count(staying.count()),
         ready: count(pods.iter().filter(|pod| pod.is_ready()).count()),
         restarts: pods.iter().map(|pod| pod.restarts()).sum(),
-        blocked: failure.map(|condition| condition.message.clone()).or_else(|| pods.iter().find_map(|pod| pod.blocked().or_else(|| unscheduled(pod)))),
+        blocked: failure
+            .map(|condition| condition.message.clone())
+            .or_else(|| pods.iter().find_map(|pod| pod.blocked().or_else(|| unscheduled(pod)))),
     })
 }
 
@@ -146,7 +157,11 @@ pub(super) fn is_borrowed(set: &ReplicaSet) -> bool {
 }
 
 fn unscheduled(pod: &Pod) -> Option<String> {
-    let condition = pod.status.conditions.iter().find(|condition| condition.kind == "PodScheduled" && condition.status == "False")?;
+    let condition = pod
+        .status
+        .conditions
+        .iter()
+        .find(|condition| condition.kind == "PodScheduled" && condition.status == "False")?;
     Some(condition.message.clone())
 }
 
@@ -195,31 +210,80 @@ pub fn troubles(world: &World, run: Option<&RolloutRun>) -> Vec<Trouble> {
     });
     if let Some(other) = other {
         let other = other.metadata.name.as_deref().unwrap_or_default();
-        say(reasons::WORKLOAD_TAKEN, format!("Deployment {name} is governed by Rollout {other}, which is older: delete one of the two"));
+        say(
+            reasons::WORKLOAD_TAKEN,
+            format!("Deployment {name} is governed by Rollout {other}, which is older: delete one of the two"),
+        );
     }
     if deployment.spec.revision_history_limit == 0 {
-        say(reasons::NO_REVISION_HISTORY, format!("Deployment {name} has revisionHistoryLimit 0, so there is nothing to go back to: set it to 1 or more"));
+        say(
+            reasons::NO_REVISION_HISTORY,
+            format!(
+                "Deployment {name} has revisionHistoryLimit 0, so there is nothing to go back to: set it to 1 or more"
+            ),
+        );
     }
     let labels = template::labels(&deployment.spec.template);
     match world.services.iter().find(|service| service.metadata.name.as_ref() == Some(&spec.service)) {
-        None => say(reasons::SERVICE_MISSING, format!("expected Service {} in this namespace, found none: create it, or correct spec.service", spec.service)),
+        None => say(
+            reasons::SERVICE_MISSING,
+            format!(
+                "expected Service {} in this namespace, found none: create it, or correct spec.service",
+                spec.service
+            ),
+        ),
         Some(service) if service.spec.cluster_ip == "None" => {
-            say(reasons::SERVICE_HEADLESS, format!("Service {} is headless (clusterIP: None), so its callers choose pods themselves: use a Service with a cluster IP", spec.service));
+            say(
+                reasons::SERVICE_HEADLESS,
+                format!(
+                    "Service {} is headless (clusterIP: None), so its callers choose pods themselves: use a Service with a cluster IP",
+                    spec.service
+                ),
+            );
         }
         Some(service) => {
-            let wrong = service.spec.selector.iter().find(|(key, value)| *key != names::HASH_LABEL && labels.get(*key) != Some(value));
+            let wrong = service
+                .spec
+                .selector
+                .iter()
+                .find(|(key, value)| *key != names::HASH_LABEL && labels.get(*key) != Some(value));
             if let Some((key, value)) = wrong {
-                say(reasons::SERVICE_MISMATCH, format!("Service {} selects {key}={value}, but the pods of Deployment {name} have {}: correct one of the two", spec.service, labels.get(key).map_or("no such label".to_owned(), |is| format!("{key}={is}"))));
+                say(
+                    reasons::SERVICE_MISMATCH,
+                    format!(
+                        "Service {} selects {key}={value}, but the pods of Deployment {name} have {}: correct one of the two",
+                        spec.service,
+                        labels.get(key).map_or("no such label".to_owned(), |is| format!("{key}={is}"))
+                    ),
+                );
             } else if service.spec.selector.is_empty() {
-                say(reasons::SERVICE_MISMATCH, format!("Service {} has no selector: give it the labels of the pods of Deployment {name}", spec.service));
+                say(
+                    reasons::SERVICE_MISMATCH,
+                    format!(
+                        "Service {} has no selector: give it the labels of the pods of Deployment {name}",
+                        spec.service
+                    ),
+                );
             }
         }
     }
     for wanted in &spec.routes {
         match world.routes.iter().find(|route| route.metadata.name.as_ref() == Some(&wanted.name)) {
-            None => say(reasons::ROUTE_MISSING, format!("expected HTTPRoute {} in this namespace, found none: create it, or correct spec.routes", wanted.name)),
+            None => say(
+                reasons::ROUTE_MISSING,
+                format!(
+                    "expected HTTPRoute {} in this namespace, found none: create it, or correct spec.routes",
+                    wanted.name
+                ),
+            ),
             Some(route) if traffic::shape(route, &spec.service, "").rules == 0 => {
-                say(reasons::ROUTE_MISMATCH, format!("HTTPRoute {} has no rule whose backendRefs name Service {}: add one, or correct spec.routes or spec.service", wanted.name, spec.service));
+                say(
+                    reasons::ROUTE_MISMATCH,
+                    format!(
+                        "HTTPRoute {} has no rule whose backendRefs name Service {}: add one, or correct spec.routes or spec.service",
+                        wanted.name, spec.service
+                    ),
+                );
             }
             Some(_) => {}
         }
@@ -227,7 +291,13 @@ pub fn troubles(world: &World, run: Option<&RolloutRun>) -> Vec<Trouble> {
     let port = &spec.telemetry.scrape.port;
     if template::port(&deployment.spec.template, port).is_none() {
         let found = template::port_names(&deployment.spec.template).join(", ");
-        say(reasons::METRICS_PORT_MISSING, format!("no container port of Deployment {name} is called {port} (found: {}): name the port, or correct spec.telemetry.scrape.port", if found.is_empty() { "none with a name" } else { &found }));
+        say(
+            reasons::METRICS_PORT_MISSING,
+            format!(
+                "no container port of Deployment {name} is called {port} (found: {}): name the port, or correct spec.telemetry.scrape.port",
+                if found.is_empty() { "none with a name" } else { &found }
+            ),
+        );
     }
     troubles
 }

@@ -31,7 +31,12 @@ fn missing(action: &'static str, expected: impl Into<String>) -> PlanError {
 /// # Errors
 /// When an object that it needs is not there.
 pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Timestamp) -> Result<Vec<Write>, PlanError> {
-    let deployment = || world.deployment.as_ref().ok_or_else(|| missing("workload", format!("Deployment {}", world.rollout.spec.workload_ref.name)));
+    let deployment = || {
+        world
+            .deployment
+            .as_ref()
+            .ok_or_else(|| missing("workload", format!("Deployment {}", world.rollout.spec.workload_ref.name)))
+    };
     let run_of = || run.ok_or_else(|| missing("run", "a run"));
     let one = |write: Write| Ok(vec![write]);
     match action {
@@ -59,12 +64,21 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
         }
         Action::Unpin { service } => {
             let service = world.service(service).filter(|service| traffic::pinned(service).is_some());
-            Ok(service.map(|service| Write::patch(Kind::Service, &service.metadata, traffic::unpin(service))).into_iter().collect())
+            Ok(service
+                .map(|service| Write::patch(Kind::Service, &service.metadata, traffic::unpin(service)))
+                .into_iter()
+                .collect())
         }
         Action::EnsureCanaryService => {
             let run = run_of()?;
-            let apex = world.service(&run.spec.policy.service).ok_or_else(|| missing("canary service", format!("Service {}", run.spec.policy.service)))?;
-            one(Write { kind: Kind::Service, name: names::canary_service(&run.spec.policy.service), verb: Verb::Create(traffic::canary(apex, run)) })
+            let apex = world
+                .service(&run.spec.policy.service)
+                .ok_or_else(|| missing("canary service", format!("Service {}", run.spec.policy.service)))?;
+            one(Write {
+                kind: Kind::Service,
+                name: names::canary_service(&run.spec.policy.service),
+                verb: Verb::Create(traffic::canary(apex, run)),
+            })
         }
         Action::DeleteCanaryService => {
             let service = world.canary_service(run_of()?);
@@ -84,13 +98,22 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
         Action::ScaleDownOld => {
             let (run, deployment) = (run_of()?, deployment()?);
             let old = world.replica_sets.iter().filter(|set| {
-                hash_of(set) != Some(&run.spec.to.hash) && set.spec.replicas > 0
+                hash_of(set) != Some(&run.spec.to.hash)
+                    && set.spec.replicas > 0
                     && owner_of(set).is_some_and(|(_, uid)| Some(uid) == deployment.metadata.uid.as_deref())
             });
             Ok(old.map(|set| Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale_down(set))).collect())
         }
-        Action::ReportFailure { message } => one(progressing(deployment()?, "False", DEADLINE, &format!("{OURS}{message}"), now)),
-        Action::ClearFailure => one(progressing(deployment()?, "True", "NewReplicaSetAvailable", "Serin: the earlier failure is history", now)),
+        Action::ReportFailure { message } => {
+            one(progressing(deployment()?, "False", DEADLINE, &format!("{OURS}{message}"), now))
+        }
+        Action::ClearFailure => one(progressing(
+            deployment()?,
+            "True",
+            "NewReplicaSetAvailable",
+            "Serin: the earlier failure is history",
+            now,
+        )),
         Action::StartRun => one(start_run(world, deployment()?)?),
         Action::ForgetRun { run } => {
             let run = world.runs.iter().find(|other| other.metadata.name.as_ref() == Some(run));
@@ -132,7 +155,9 @@ fn pause_ops(deployment: &Deployment) -> Vec<Value> {
     let none = deployment.metadata.annotations.as_ref().is_none_or(std::collections::BTreeMap::is_empty);
     let annotation = match none {
         true => json!({"op": "add", "path": "/metadata/annotations", "value": {names::LATCHED_ANNOTATION: "pause"}}),
-        false => json!({"op": "add", "path": format!("/metadata/annotations/{}", escaped(names::LATCHED_ANNOTATION)), "value": "pause"}),
+        false => {
+            json!({"op": "add", "path": format!("/metadata/annotations/{}", escaped(names::LATCHED_ANNOTATION)), "value": "pause"})
+        }
     };
     vec![json!({"op": "add", "path": "/spec/paused", "value": true}), annotation]
 }
@@ -174,7 +199,10 @@ fn ours<'a>(world: &'a World, run: &RolloutRun) -> Option<&'a ReplicaSet> {
 fn ensure_canary(world: &World, run: &RolloutRun, replicas: i32) -> Result<Vec<Write>, PlanError> {
     if let Some(set) = ours(world, run) {
         let differs = set.spec.replicas != replicas;
-        return Ok(differs.then(|| Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale(set, replicas))).into_iter().collect());
+        return Ok(differs
+            .then(|| Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale(set, replicas)))
+            .into_iter()
+            .collect());
     }
     let deployment = world.deployment.as_ref().ok_or_else(|| missing("canary", "the Deployment"))?;
     if let Some(kept) = world.set(&run.spec.to.hash) {
@@ -196,7 +224,8 @@ fn ensure_canary(world: &World, run: &RolloutRun, replicas: i32) -> Result<Vec<W
 /// from 0 would wake it.
 fn remove_canary(world: &World, run: &RolloutRun) -> Vec<Write> {
     let Some(set) = ours(world, run) else { return Vec::new() };
-    let pods = world.pods.iter().any(|pod| pod.hash() == Some(&run.spec.to.hash) && pod.metadata.deletion_timestamp.is_none());
+    let pods =
+        world.pods.iter().any(|pod| pod.hash() == Some(&run.spec.to.hash) && pod.metadata.deletion_timestamp.is_none());
     if set.spec.replicas > 0 {
         return vec![Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale(set, 0))];
     }
@@ -208,7 +237,10 @@ fn remove_canary(world: &World, run: &RolloutRun) -> Vec<Write> {
 
 fn return_borrowed(world: &World) -> Vec<Write> {
     let runs: Vec<&str> = world.runs.iter().filter_map(|run| run.metadata.uid.as_deref()).collect();
-    let ours = world.replica_sets.iter().filter(|set| is_borrowed(set) && owner_of(set).is_some_and(|(_, uid)| runs.contains(&uid)));
+    let ours = world
+        .replica_sets
+        .iter()
+        .filter(|set| is_borrowed(set) && owner_of(set).is_some_and(|(_, uid)| runs.contains(&uid)));
     ours.map(|set| Write::patch(Kind::ReplicaSet, &set.metadata, workload::give_back(set))).collect()
 }
 
@@ -241,9 +273,17 @@ fn set_weight(world: &World, run: &RolloutRun, weight: Option<u32>) -> Vec<Write
         writes.push(Write::patch(Kind::HttpRoute, &route.metadata, patch));
     }
     if known.len() != before {
-        let text: serde_json::Map<String, Value> = known.iter().map(|(key, value)| (key.clone(), json!(value.to_string()))).collect();
+        let text: serde_json::Map<String, Value> =
+            known.iter().map(|(key, value)| (key.clone(), json!(value.to_string()))).collect();
         let ops = json!([{"op": "add", "path": "/status/originalWeights", "value": text}]);
-        writes.insert(0, Write { kind: Kind::RolloutRun, name: run.metadata.name.clone().unwrap_or_default(), verb: Verb::PatchStatus(ops) });
+        writes.insert(
+            0,
+            Write {
+                kind: Kind::RolloutRun,
+                name: run.metadata.name.clone().unwrap_or_default(),
+                verb: Verb::PatchStatus(ops),
+            },
+        );
     }
     writes
 }
@@ -252,7 +292,10 @@ fn clear_routes(world: &World, run: &RolloutRun) -> Vec<Write> {
     let apex = &run.spec.policy.service;
     let canary = names::canary_service(apex);
     let ours = routes(world, run).filter(|route| traffic::shape(route, apex, &canary).weight.is_some());
-    ours.map(|route| Write::patch(Kind::HttpRoute, &route.metadata, traffic::clear(route, apex, &canary, &originals(run)))).collect()
+    ours.map(|route| {
+        Write::patch(Kind::HttpRoute, &route.metadata, traffic::clear(route, apex, &canary, &originals(run)))
+    })
+    .collect()
 }
 
 fn routes<'a>(world: &'a World, run: &'a RolloutRun) -> impl Iterator<Item = &'a traffic::HttpRoute> {
@@ -272,10 +315,16 @@ fn progressing(deployment: &Deployment, status: &str, reason: &str, message: &st
         Some(index) => json!([
             {"op": "test", "path": format!("/status/conditions/{index}/type"), "value": "Progressing"},
             {"op": "replace", "path": format!("/status/conditions/{index}"), "value": condition}]),
-        None if deployment.status.conditions.is_empty() => json!([{"op": "add", "path": "/status/conditions", "value": [condition]}]),
+        None if deployment.status.conditions.is_empty() => {
+            json!([{"op": "add", "path": "/status/conditions", "value": [condition]}])
+        }
         None => json!([{"op": "add", "path": "/status/conditions/-", "value": condition}]),
     };
-    Write { kind: Kind::Deployment, name: deployment.metadata.name.clone().unwrap_or_default(), verb: Verb::PatchStatus(ops) }
+    Write {
+        kind: Kind::Deployment,
+        name: deployment.metadata.name.clone().unwrap_or_default(),
+        verb: Verb::PatchStatus(ops),
+    }
 }
 
 /// A run for the Deployment's template: its name is the next number, so that two controllers create one run.
@@ -283,8 +332,15 @@ fn start_run(world: &World, deployment: &Deployment) -> Result<Write, PlanError>
     let rollout = world.rollout.metadata.name.clone().unwrap_or_default();
     let number = world.runs.iter().filter_map(|run| number_of(&rollout, run)).max().unwrap_or(0) + 1;
     let name = format!("{rollout}-{number}");
-    let owned = || world.replica_sets.iter().filter(|set| owner_of(set).is_some_and(|(_, uid)| Some(uid) == deployment.metadata.uid.as_deref()));
-    let revision = |set: &ReplicaSet| set.metadata.annotations.as_ref().and_then(|all| all.get(names::REVISION_ANNOTATION)).cloned();
+    let owned = || {
+        world
+            .replica_sets
+            .iter()
+            .filter(|set| owner_of(set).is_some_and(|(_, uid)| Some(uid) == deployment.metadata.uid.as_deref()))
+    };
+    let revision = |set: &ReplicaSet| {
+        set.metadata.annotations.as_ref().and_then(|all| all.get(names::REVISION_ANNOTATION)).cloned()
+    };
     let number_of_revision = |set: &&ReplicaSet| revision(set).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
     let serving = owned().max_by_key(|set| (set.spec.replicas > 0, number_of_revision(set)));
     let serving = serving.ok_or_else(|| missing("start run", "a ReplicaSet that serves"))?;

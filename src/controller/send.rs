@@ -10,7 +10,10 @@ use std::{
 
 use kube::{
     Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    api::{
+        ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams, Preconditions,
+        PropagationPolicy,
+    },
 };
 use serde_json::Value;
 
@@ -112,15 +115,18 @@ impl Sender {
         let failed = |error: kube::Error| classify(write, error);
         let patch = |ops: &Value| -> Result<Patch<()>, SendError> {
             let patch = serde_json::from_value(ops.clone()).map_err(|source| SendError::Patch {
-                verb: write.verb(), kind: write.kind.as_str(), name: write.name.clone(), source,
+                verb: write.verb(),
+                kind: write.kind.as_str(),
+                name: write.name.clone(),
+                source,
             })?;
             Ok(Patch::Json(patch))
         };
         let params = PatchParams { field_manager: Some(names::MANAGER.into()), ..PatchParams::default() };
         let object = match &write.verb {
             Verb::Create(body) => {
-                let object: DynamicObject = serde_json::from_value(body.clone()).map_err(|source| SendError::Patch {
-                    verb: write.verb(), kind: write.kind.as_str(), name: write.name.clone(), source,
+                let object: DynamicObject = serde_json::from_value(body.clone()).map_err(|source| {
+                    SendError::Patch { verb: write.verb(), kind: write.kind.as_str(), name: write.name.clone(), source }
                 })?;
                 let params = PostParams { field_manager: Some(names::MANAGER.into()), ..PostParams::default() };
                 api.create(&params, &object).await.map_err(failed)?

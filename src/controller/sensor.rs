@@ -112,9 +112,15 @@ impl Ledger {
         let slos: Vec<Slo> = policy
             .slos
             .iter()
-            .map(|slo| Slo { name: slo.name.clone(), objective: slo.bad_allowed, relative: slo.relative, absolute: slo.absolute })
+            .map(|slo| Slo {
+                name: slo.name.clone(),
+                objective: slo.bad_allowed,
+                relative: slo.relative,
+                absolute: slo.absolute,
+            })
             .collect();
-        let settings = DeltaSettings { warmup_seconds: policy.spec.limits.warmup.as_secs_f64(), ..DeltaSettings::default() };
+        let settings =
+            DeltaSettings { warmup_seconds: policy.spec.limits.warmup.as_secs_f64(), ..DeltaSettings::default() };
         Self {
             evidence: Evidence::new(&slos, policy.alpha, policy.steps.len()),
             deltas: Deltas::new(settings),
@@ -167,7 +173,8 @@ impl Looking {
     async fn look(&self, interval: Duration) {
         let spec = &self.run.spec;
         let pods = [&spec.from.hash, &spec.to.hash].into_iter().flat_map(|hash| self.namespace.pods_with(hash));
-        let pods: Vec<Arc<Pod>> = pods.filter(|pod| pod.status.phase == "Running" && !pod.status.pod_ip.is_empty()).collect();
+        let pods: Vec<Arc<Pod>> =
+            pods.filter(|pod| pod.status.phase == "Running" && !pod.status.pod_ip.is_empty()).collect();
         let targets = pick(&pods.iter().filter_map(|pod| self.target(pod)).collect::<Vec<_>>(), MAX_PODS_PER_ARM);
         let read = self.scraper.scrape(&targets, &self.query).await;
         let began = self.run.metadata.creation_timestamp.clone();
@@ -190,7 +197,12 @@ impl Looking {
                     None
                 }
             };
-            scrapes.push(PodScrape { pod: target.pod.clone(), arm: target.arm, born_before_run: old(&target.pod), counts: read });
+            scrapes.push(PodScrape {
+                pod: target.pod.clone(),
+                arm: target.arm,
+                born_before_run: old(&target.pod),
+                counts: read,
+            });
         }
         let gap = shared_gaps(&counts).first().map(ToString::to_string);
         self.fold(&scrapes, interval, fault, gap);
@@ -208,7 +220,13 @@ impl Looking {
 
     fn fold(&self, scrapes: &[PodScrape], interval: Duration, fault: Option<String>, gap: Option<String>) {
         let now = Timestamp::now().as_millisecond() as f64 / 1000.0;
-        let status = self.run.metadata.name.as_deref().and_then(|name| self.namespace.run(name)).and_then(|run| run.status.clone());
+        let status = self
+            .run
+            .metadata
+            .name
+            .as_deref()
+            .and_then(|name| self.namespace.run(name))
+            .and_then(|run| run.status.clone());
         let status = status.unwrap_or_default();
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let ledger = &mut shared.ledger;
@@ -243,9 +261,10 @@ fn samples(policy: &Policy, counts: &TickCounts) -> Vec<Sample> {
     for slo in &policy.slos {
         let count = |arm: &Option<crate::telemetry::ArmCounts>| match (arm, slo.kind) {
             (Some(arm), SloKind::Errors) => Count { bad: arm.errors, total: arm.requests },
-            (Some(arm), SloKind::Latency { .. }) => {
-                arm.latencies.get(latency).map_or(Count::default(), |count| Count { bad: count.slow, total: count.total })
-            }
+            (Some(arm), SloKind::Latency { .. }) => arm
+                .latencies
+                .get(latency)
+                .map_or(Count::default(), |count| Count { bad: count.slow, total: count.total }),
             (None, _) => Count::default(),
         };
         samples.push(Sample { canary: count(&counts.canary), stable: count(&counts.stable) });

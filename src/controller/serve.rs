@@ -2,12 +2,22 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use axum::{Router, extract::State, http::{StatusCode, header}, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
 
 use super::metrics::Metrics;
 
 /// Serves until the process ends.
-pub(super) async fn serve(listen: SocketAddr, metrics: Arc<Metrics>, ready: tokio::sync::watch::Receiver<bool>) -> std::io::Result<()> {
+pub(super) async fn serve(
+    listen: SocketAddr,
+    metrics: Arc<Metrics>,
+    ready: tokio::sync::watch::Receiver<bool>,
+) -> std::io::Result<()> {
     let app = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
@@ -29,7 +39,15 @@ async fn readyz(State((_, ready)): State<Shared>) -> impl IntoResponse {
 
 async fn metrics_text(State((metrics, _)): State<Shared>) -> impl IntoResponse {
     match metrics.text() {
-        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], error.to_string()),
+        Ok(text) => (
+            StatusCode::OK,
+            [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+            text,
+        ),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+            error.to_string(),
+        ),
     }
 }

@@ -17,8 +17,8 @@ use kube::{
 
 use super::{
     caches::{Caches, Namespace},
-    metrics::Metrics,
     look::{Looked, look_after, move_run, to_close},
+    metrics::Metrics,
     observe::Seen,
     plan::{PlanError, plan},
     send::{SendError, Sender},
@@ -105,7 +105,10 @@ impl Shell {
         let (namespace_name, name) = (rollout.namespace().unwrap_or_default(), rollout.name_any());
         let namespace = self.caches.namespace(&namespace_name);
         if !namespace.ready(!rollout.spec.routes.is_empty()).await {
-            tracing::warn!(namespace = namespace_name, "the caches are not filled yet (is the Gateway API installed, may we watch?)");
+            tracing::warn!(
+                namespace = namespace_name,
+                "the caches are not filled yet (is the Gateway API installed, may we watch?)"
+            );
             return Ok(Next::requeue(Duration::from_secs(1)));
         }
         if !namespace.caught_up(&name) {
@@ -138,7 +141,13 @@ impl Shell {
     /// Tells people, without waiting for it.
     fn tell(self: &Arc<Self>, rollout: &Rollout, notes: &[Note]) {
         for note in notes {
-            tracing::info!(namespace = rollout.namespace().unwrap_or_default(), rollout = rollout.name_any(), reason = note.reason, "{}", note.message);
+            tracing::info!(
+                namespace = rollout.namespace().unwrap_or_default(),
+                rollout = rollout.name_any(),
+                reason = note.reason,
+                "{}",
+                note.message
+            );
             let event = Event {
                 type_: if note.warning { EventType::Warning } else { EventType::Normal },
                 reason: note.reason.to_owned(),
@@ -238,12 +247,22 @@ impl Look<'_> {
         let uid = run.uid().unwrap_or_default();
         if !sensors.contains_key(&uid) {
             let template = self.world.deployment.as_ref().map(|deployment| &deployment.spec.template);
-            let Some(port) = template.and_then(|template| port_of(template, policy)) else { return Ok((Seen::default(), None)) };
-            let (trigger, about) = (self.shell.trigger.clone(), kube::runtime::reflector::ObjectRef::from_obj(&self.world.rollout));
-            let sensor = Sensor::start(run, policy, port, Arc::clone(self.namespace), Arc::clone(&self.shell.scraper), move || {
-                // The receiver is gone only when the controller ends.
-                let _ = trigger.send(about.clone());
-            })?;
+            let Some(port) = template.and_then(|template| port_of(template, policy)) else {
+                return Ok((Seen::default(), None));
+            };
+            let (trigger, about) =
+                (self.shell.trigger.clone(), kube::runtime::reflector::ObjectRef::from_obj(&self.world.rollout));
+            let sensor = Sensor::start(
+                run,
+                policy,
+                port,
+                Arc::clone(self.namespace),
+                Arc::clone(&self.shell.scraper),
+                move || {
+                    // The receiver is gone only when the controller ends.
+                    let _ = trigger.send(about.clone());
+                },
+            )?;
             sensors.insert(uid.clone(), Watched { sensor, saved: Instant::now(), figures: Instant::now() });
         }
         let Some(watched) = sensors.get_mut(&uid) else { return Ok((Seen::default(), None)) };

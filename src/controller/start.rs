@@ -95,7 +95,8 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let listen = settings.listen;
     let server = serve(listen, Arc::clone(&metrics), ready);
     let leading = Leading::new();
-    let mut election = Election::new(client.clone(), &settings.lease_namespace, &settings.lease_name, &settings.identity);
+    let mut election =
+        Election::new(client.clone(), &settings.lease_namespace, &settings.lease_name, &settings.identity);
     let lead = async {
         let version = loop {
             match client.apiserver_version().await {
@@ -139,7 +140,12 @@ async fn terminated() -> Result<(), StartError> {
 }
 
 /// The reconcile loops, one a namespace, or one for the cluster.
-async fn govern_all(settings: &Settings, client: Client, metrics: Arc<Metrics>, leading: Leading) -> Result<(), StartError> {
+async fn govern_all(
+    settings: &Settings,
+    client: Client,
+    metrics: Arc<Metrics>,
+    leading: Leading,
+) -> Result<(), StartError> {
     let reporter = Reporter { controller: names::MANAGER.into(), instance: Some(settings.identity.clone()) };
     let scraper = Arc::new(Scraper::new(ScrapeSettings::default())?);
     let scopes = match settings.namespaces.as_slice() {

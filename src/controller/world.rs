@@ -153,9 +153,11 @@ impl World {
         let apex = run.spec.policy.service.as_str();
         let selects = |service: &&Service| {
             let name = service.metadata.name.as_deref() == Some(apex);
-            let made_by_us = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::RUN_LABEL));
+            let made_by_us =
+                service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::RUN_LABEL));
             let annotations = service.metadata.annotations.as_ref();
-            let opted_out = annotations.and_then(|all| all.get(names::PIN_ANNOTATION)).is_some_and(|value| value == "false");
+            let opted_out =
+                annotations.and_then(|all| all.get(names::PIN_ANNOTATION)).is_some_and(|value| value == "false");
             let selector = &service.spec.selector;
             let matches = !selector.is_empty()
                 && selector.iter().all(|(key, value)| key == names::HASH_LABEL || labels.get(key) == Some(value));
@@ -169,8 +171,13 @@ impl World {
     /// Without the Deployment there are no labels to go by: what this run has pinned is known by its hash.
     fn pinned_by(&self, run: &RolloutRun) -> Vec<&Service> {
         let ours = |hash: &str| hash == run.spec.from.hash || hash == run.spec.to.hash;
-        let made_by_us = |service: &Service| service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::RUN_LABEL));
-        self.services.iter().filter(|service| crate::traffic::pinned(service).is_some_and(ours) && !made_by_us(service)).collect()
+        let made_by_us = |service: &Service| {
+            service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::RUN_LABEL))
+        };
+        self.services
+            .iter()
+            .filter(|service| crate::traffic::pinned(service).is_some_and(ours) && !made_by_us(service))
+            .collect()
     }
 }
 

@@ -80,7 +80,14 @@ struct Standing {
 
 impl Standing {
     fn stalled(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { phase: "Blocked".into(), message: message.into(), ready: false, reconciling: false, stalled: true, reason }
+        Self {
+            phase: "Blocked".into(),
+            message: message.into(),
+            ready: false,
+            reconciling: false,
+            stalled: true,
+            reason,
+        }
     }
     fn reconciling(phase: impl Into<String>, reason: &'static str, message: impl Into<String>) -> Self {
         Self { phase: phase.into(), message: message.into(), ready: false, reconciling: true, stalled: false, reason }
@@ -89,11 +96,8 @@ impl Standing {
 
 /// Decides what a Rollout needs besides its run.
 pub fn govern(governed: &Governed<'_>, now: Timestamp) -> Governance {
-    let (standing, actions) = if governed.rollout.metadata.deletion_timestamp.is_some() {
-        let_go(governed)
-    } else {
-        look_after(governed)
-    };
+    let (standing, actions) =
+        if governed.rollout.metadata.deletion_timestamp.is_some() { let_go(governed) } else { look_after(governed) };
     let status = next_status(governed, &standing, now);
     let notes = told(governed, &standing, actions.contains(&Action::RemoveFinalizer));
     Governance { status, actions, notes }
@@ -101,7 +105,8 @@ pub fn govern(governed: &Governed<'_>, now: Timestamp) -> Governance {
 
 /// The Rollout is being deleted: the workload is put back as it was found.
 fn let_go(governed: &Governed<'_>) -> (Standing, Vec<Action>) {
-    let standing = Standing::reconciling("Deleting", reasons::ROLLOUT_DELETED, "waiting for the traffic to be back at stable");
+    let standing =
+        Standing::reconciling("Deleting", reasons::ROLLOUT_DELETED, "waiting for the traffic to be back at stable");
     // Without the Rollout nobody would look at its runs again.
     if governed.holds_runs {
         return (standing, Vec::new());
@@ -126,7 +131,13 @@ fn let_go(governed: &Governed<'_>) -> (Standing, Vec<Action>) {
 }
 
 fn look_after(governed: &Governed<'_>) -> (Standing, Vec<Action>) {
-    if governed.rollout.metadata.finalizers.as_ref().is_none_or(|all| !all.iter().any(|f| f == crate::api::names::FINALIZER)) {
+    if governed
+        .rollout
+        .metadata
+        .finalizers
+        .as_ref()
+        .is_none_or(|all| !all.iter().any(|f| f == crate::api::names::FINALIZER))
+    {
         let standing = Standing::reconciling("Idle", reasons::WORKLOAD_SETTLING, "taking the workload over");
         return (standing, vec![Action::AddFinalizer]);
     }
@@ -141,7 +152,9 @@ fn look_after(governed: &Governed<'_>) -> (Standing, Vec<Action>) {
     }
     let Some(workload) = governed.workload else {
         let name = &governed.rollout.spec.workload_ref.name;
-        let message = format!("expected Deployment {name} in this namespace, found none: create it, or correct spec.workloadRef.name");
+        let message = format!(
+            "expected Deployment {name} in this namespace, found none: create it, or correct spec.workloadRef.name"
+        );
         return (Standing::stalled(reasons::WORKLOAD_MISSING, message), actions);
     };
     if let Some(taken) = governed.troubles.iter().find(|trouble| trouble.reason == reasons::WORKLOAD_TAKEN) {
@@ -191,20 +204,30 @@ fn at_rest(governed: &Governed<'_>, workload: &WorkloadView, serving: String, ac
 /// The template is another than the one that serves: a release, a refused one, or not ours to hold.
 fn with_other_template(governed: &Governed<'_>, workload: &WorkloadView, actions: &mut Vec<Action>) -> Standing {
     if !workload.paused {
-        return Standing::reconciling("Settling", reasons::WORKLOAD_SETTLING, "the Deployment is at work on a change that was not held; waiting for it to settle");
+        return Standing::reconciling(
+            "Settling",
+            reasons::WORKLOAD_SETTLING,
+            "the Deployment is at work on a change that was not held; waiting for it to settle",
+        );
     }
     if workload.active.len() != 1 && workload.replicas > 0 {
         return Standing::reconciling(
             "Settling",
             reasons::WORKLOAD_SETTLING,
-            format!("expected one ReplicaSet that serves, found {}; waiting for the Deployment to settle (kubectl rollout resume, or scale the old ones down)", workload.active.len()),
+            format!(
+                "expected one ReplicaSet that serves, found {}; waiting for the Deployment to settle (kubectl rollout resume, or scale the old ones down)",
+                workload.active.len()
+            ),
         );
     }
     if let Some(run) = governed.last.as_ref().filter(|run| refused(run, workload)) {
         let why = run.status.message.as_deref().unwrap_or_default();
         return Standing {
             phase: "Refused".into(),
-            message: format!("{why}. Deploy another version, or: kubectl serin undo|retry {}", governed.rollout.metadata.name.as_deref().unwrap_or_default()),
+            message: format!(
+                "{why}. Deploy another version, or: kubectl serin undo|retry {}",
+                governed.rollout.metadata.name.as_deref().unwrap_or_default()
+            ),
             ready: false,
             reconciling: false,
             stalled: true,
@@ -225,7 +248,8 @@ fn with_other_template(governed: &Governed<'_>, workload: &WorkloadView, actions
 
 /// The last run refused exactly this template, and nobody asked to try it again.
 fn refused(run: &LastRun<'_>, workload: &WorkloadView) -> bool {
-    let same = run.template == workload.template || run.holds_borrowed && workload.template_hashes.iter().any(|hash| hash == run.hash);
+    let same = run.template == workload.template
+        || run.holds_borrowed && workload.template_hashes.iter().any(|hash| hash == run.hash);
     same && !run.retry && run.status.phase == Some(Phase::RolledBack)
 }
 
@@ -313,7 +337,9 @@ fn serving_template_of(governed: &Governed<'_>) -> bool {
 /// What stalls is told once, when it begins.
 fn told(governed: &Governed<'_>, standing: &Standing, letting_go: bool) -> Vec<Note> {
     let before = governed.rollout.status.as_ref();
-    let was = before.and_then(|status| status.conditions.iter().find(|condition| condition.kind == "Stalled" && condition.status == "True"));
+    let was = before.and_then(|status| {
+        status.conditions.iter().find(|condition| condition.kind == "Stalled" && condition.status == "True")
+    });
     let new = standing.stalled
         && standing.reason != reasons::ROLLED_BACK
         && was.is_none_or(|condition| condition.reason != standing.reason);
@@ -328,7 +354,8 @@ fn told(governed: &Governed<'_>, standing: &Standing, letting_go: bool) -> Vec<N
         notes.push(Note {
             warning: true,
             reason: reasons::ROLLOUT_DELETED,
-            message: "the Deployment stays paused: its template was not released. kubectl rollout resume releases it".into(),
+            message: "the Deployment stays paused: its template was not released. kubectl rollout resume releases it"
+                .into(),
         });
     }
     notes

@@ -26,11 +26,26 @@ mod tests {
     #[test]
     fn a_canary_is_as_big_as_its_weight_needs() {
         for (weight, replicas, routed, pods) in [
-            (5, 4, true, 1), (25, 4, true, 1), (26, 4, true, 2), (50, 4, true, 2), (100, 4, true, 4), (0, 4, true, 0),
-            (5, 1, true, 1), (50, 3, true, 2), (5, 0, true, 1),
-            (50, 4, false, 4), (20, 4, false, 1), (25, 9, false, 3), (1, 3, false, 1), (100, 4, false, 4),
+            (5, 4, true, 1),
+            (25, 4, true, 1),
+            (26, 4, true, 2),
+            (50, 4, true, 2),
+            (100, 4, true, 4),
+            (0, 4, true, 0),
+            (5, 1, true, 1),
+            (50, 3, true, 2),
+            (5, 0, true, 1),
+            (50, 4, false, 4),
+            (20, 4, false, 1),
+            (25, 9, false, 3),
+            (1, 3, false, 1),
+            (100, 4, false, 4),
         ] {
-            assert_eq!(canary_replicas(weight, replicas, routed), pods, "weight {weight} of {replicas}, routed {routed}");
+            assert_eq!(
+                canary_replicas(weight, replicas, routed),
+                pods,
+                "weight {weight} of {replicas}, routed {routed}"
+            );
         }
     }
 }

@@ -29,10 +29,7 @@ pub(super) struct Burn {
 
 impl Burn {
     pub(super) fn new() -> Self {
-        Self {
-            fast: Nats::ZERO,
-            slow: Nats::ZERO,
-        }
+        Self { fast: Nats::ZERO, slow: Nats::ZERO }
     }
 
     pub(super) fn push(&mut self, count: Count, objective: f64) {

@@ -95,12 +95,9 @@ impl Bet {
                 // theta(r)/theta(r0) - 1 with theta(r) = r rho/(r rho + 1), in a form that is
                 // exact for rho = 0 too.
                 let l = (alternative - 1.0) / (alternative * relative * rho + 1.0);
-                canary * l.ln_1p() + stable * (-l * relative * rho).ln_1p()
-                    - l * absolute * canary_total
+                canary * l.ln_1p() + stable * (-l * relative * rho).ln_1p() - l * absolute * canary_total
             }
-            Self::Over { objective } => {
-                canary * alternative.ln() - (alternative - 1.0) * objective * canary_total
-            }
+            Self::Over { objective } => canary * alternative.ln() - (alternative - 1.0) * objective * canary_total,
             Self::Better => canary * (-alternative).ln_1p() + stable * (alternative * rho).ln_1p(),
         }
     }
@@ -108,9 +105,7 @@ impl Bet {
     /// ln LR of counts against the mixture of all alternatives, all money at work.
     pub(super) fn ln_mixture(self, bad: (f64, f64), canary_total: f64, rho: f64) -> f64 {
         let all = self.alternatives();
-        let logs = all
-            .iter()
-            .map(|&a| self.ln_ratio(a, bad, canary_total, rho));
+        let logs = all.iter().map(|&a| self.ln_ratio(a, bad, canary_total, rho));
         ln_sum(logs) - (all.len() as f64).ln()
     }
 }
@@ -159,11 +154,7 @@ impl Purse {
 
 /// Canary requests for each stable request; 0 without stable requests.
 pub(super) fn ratio(canary: Count, stable: Count) -> f64 {
-    if stable.total == 0 {
-        0.0
-    } else {
-        canary.total as f64 / stable.total as f64
-    }
+    if stable.total == 0 { 0.0 } else { canary.total as f64 / stable.total as f64 }
 }
 
 #[cfg(test)]
@@ -190,10 +181,7 @@ mod tests {
         for (ticks, want) in [
             (vec![(5, 1000, 9, 9000)], 2.573266),
             (vec![(1, 1000, 9, 9000)], -1.031577),
-            (
-                vec![(3, 500, 9, 9500), (4, 1000, 8, 9000), (10, 2500, 6, 7500)],
-                8.792987,
-            ),
+            (vec![(3, 500, 9, 9500), (4, 1000, 8, 9000), (10, 2500, 6, 7500)], 8.792987),
             (vec![(0, 1000, 50, 9000)], -3.070569),
         ] {
             let got = ln_e(worse(1.0, 0.0), &ticks);

@@ -74,10 +74,7 @@ pub struct Count {
 
 impl Count {
     fn clamped(self) -> Self {
-        Self {
-            bad: self.bad.min(self.total),
-            total: self.total,
-        }
+        Self { bad: self.bad.min(self.total), total: self.total }
     }
 
     fn add(&mut self, other: Self) {
@@ -100,10 +97,7 @@ pub struct Sample {
 
 impl Sample {
     fn clamped(self) -> Self {
-        Self {
-            canary: self.canary.clamped(),
-            stable: self.stable.clamped(),
-        }
+        Self { canary: self.canary.clamped(), stable: self.stable.clamped() }
     }
 
     fn add(&mut self, other: Self) {
@@ -219,10 +213,7 @@ impl Evidence {
         let threshold = self.threshold.get();
         // What a regression that begins with this step must win, from this step's money alone.
         let to_win = threshold - self.stakes.lump_of_step().ln();
-        self.slos
-            .iter()
-            .map(|slo| slo.judge(self.stakes.idle(), threshold, to_win))
-            .collect()
+        self.slos.iter().map(|slo| slo.judge(self.stakes.idle(), threshold, to_win)).collect()
     }
 
     /// Is any verdict Bad? The same as asking `judge`, without the work of explaining it.

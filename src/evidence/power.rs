@@ -28,52 +28,26 @@ pub(super) struct Power {
 /// `step`: the sums so far, for stable's ratio and the ratio of the arms. `bet_ratio`: the ratio
 /// that bets were made by, which is the larger one (see `slo`). `to_win`: nats.
 pub(super) fn needed(slo: &Slo, step: Sample, bet_ratio: Option<f64>, to_win: f64) -> Power {
-    let over = Bet::Over {
-        objective: slo.objective,
-    };
+    let over = Bet::Over { objective: slo.objective };
     let Some(stable) = step.stable.ratio() else {
         // Without stable only the objective can tell.
         let effect = effect(slo.objective, slo);
-        let arms = Arms {
-            effect,
-            stable: 0.0,
-            rho: 1.0,
-            bet_rho: 1.0,
-        };
-        return Power {
-            needed: arms.requests(over, slo.objective, to_win),
-            effect,
-        };
+        let arms = Arms { effect, stable: 0.0, rho: 1.0, bet_rho: 1.0 };
+        return Power { needed: arms.requests(over, slo.objective, to_win), effect };
     };
     let bound = slo.relative * stable + slo.absolute;
     // Before the canary's first request any ratio of the arms is a guess.
     let rho = step.canary.total.max(1) as f64 / step.stable.total as f64;
-    let arms = Arms {
-        effect: effect(bound, slo),
-        stable,
-        rho,
-        bet_rho: bet_ratio.unwrap_or(rho).max(rho),
-    };
-    let versus = Bet::Worse {
-        relative: slo.relative,
-        absolute: slo.absolute,
-    };
+    let arms = Arms { effect: effect(bound, slo), stable, rho, bet_rho: bet_ratio.unwrap_or(rho).max(rho) };
+    let versus = Bet::Worse { relative: slo.relative, absolute: slo.absolute };
     let mut needed = arms.requests(versus, bound, to_win);
     if stable <= slo.objective {
         // Then the other test takes part, which needs both of its halves.
-        let worse = Bet::Worse {
-            relative: 1.0,
-            absolute: 0.0,
-        };
-        let both = arms
-            .requests(over, slo.objective, to_win)
-            .max(arms.requests(worse, stable, to_win));
+        let worse = Bet::Worse { relative: 1.0, absolute: 0.0 };
+        let both = arms.requests(over, slo.objective, to_win).max(arms.requests(worse, stable, to_win));
         needed = needed.min(both);
     }
-    Power {
-        needed,
-        effect: arms.effect,
-    }
+    Power { needed, effect: arms.effect }
 }
 
 fn effect(bound: f64, slo: &Slo) -> f64 {
@@ -130,9 +104,6 @@ impl Arms {
             return ln_e(canary, stable);
         }
         let correction = (0.5 + (Z * Z - 1.0) / 6.0) * from_canary / (from_canary + from_stable);
-        ln_e(
-            canary - Z * canary * gain / deviation + correction,
-            stable + Z * stable * loss / deviation,
-        )
+        ln_e(canary - Z * canary * gain / deviation + correction, stable + Z * stable * loss / deviation)
     }
 }

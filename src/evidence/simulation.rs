@@ -56,10 +56,7 @@ mod stories {
 
     #[test]
     fn a_canary_that_fails_is_bad_and_stays_bad() {
-        let mut evidence = folded(
-            &[errors()],
-            &[(30, sample(0, 10, 1, 190)), (6, sample(3, 10, 1, 190))],
-        );
+        let mut evidence = folded(&[errors()], &[(30, sample(0, 10, 1, 190)), (6, sample(3, 10, 1, 190))]);
         let at_once = only(&evidence);
         assert_eq!(at_once.verdict, Verdict::Bad);
         assert!(at_once.evidence >= at_once.threshold);
@@ -96,10 +93,7 @@ mod stories {
     #[test]
     fn a_canary_over_its_objective_within_the_tolerance_of_stable_is_bad() {
         // Given stable at 0.8 %, canary at 1.6 %: less than twice stable is tolerated.
-        let slo = Slo {
-            relative: 2.0,
-            ..errors()
-        };
+        let slo = Slo { relative: 2.0, ..errors() };
         let evidence = folded(&[slo], &[(600, sample(8, 500, 4, 500))]);
         let judgement = only(&evidence);
         assert_eq!(judgement.verdict, Verdict::Bad);
@@ -108,10 +102,7 @@ mod stories {
 
     #[test]
     fn when_stable_serves_nothing_any_more_the_objective_is_the_judge() {
-        let evidence = folded(
-            &[errors()],
-            &[(60, sample(0, 50, 0, 50)), (12, sample(10, 100, 0, 0))],
-        );
+        let evidence = folded(&[errors()], &[(60, sample(0, 50, 0, 50)), (12, sample(10, 100, 0, 0))]);
         let judgement = only(&evidence);
         assert_eq!(judgement.verdict, Verdict::Bad);
         assert_eq!(judgement.test, Test::Objective);
@@ -119,10 +110,7 @@ mod stories {
 
     #[test]
     fn a_shared_outage_is_a_reason_to_hold_and_goes_by() {
-        let mut evidence = folded(
-            &[errors()],
-            &[(60, sample(0, 20, 1, 180)), (60, sample(4, 20, 36, 180))],
-        );
+        let mut evidence = folded(&[errors()], &[(60, sample(0, 20, 1, 180)), (60, sample(4, 20, 36, 180))]);
         let during = only(&evidence);
         assert_ne!(during.verdict, Verdict::Bad);
         assert!(during.shared_fault);
@@ -145,10 +133,7 @@ mod stories {
 
     #[test]
     fn much_worse_than_stable_is_bad_even_in_an_outage_of_both() {
-        let evidence = folded(
-            &[errors()],
-            &[(60, sample(0, 20, 1, 180)), (60, sample(16, 20, 18, 180))],
-        );
+        let evidence = folded(&[errors()], &[(60, sample(0, 20, 1, 180)), (60, sample(16, 20, 18, 180))]);
         let judgement = only(&evidence);
         assert_eq!(judgement.verdict, Verdict::Bad);
         assert_eq!(judgement.test, Test::VersusStable);
@@ -196,10 +181,7 @@ mod stories {
                 straight.begin_step(tick / 90 + 1);
                 restarted.begin_step(tick / 90 + 1);
             }
-            let samples = [
-                dice.tick(150.0, 0.1, 0.013, 0.01),
-                dice.tick(150.0, 0.1, 0.02, 0.01),
-            ];
+            let samples = [dice.tick(150.0, 0.1, 0.013, 0.01), dice.tick(150.0, 0.1, 0.02, 0.01)];
             straight.fold(&samples);
             let written = serde_json::to_string(&restarted).unwrap();
             assert!(written.len() < 6000, "{} bytes", written.len());
@@ -226,12 +208,7 @@ mod stories {
 
     #[test]
     fn missing_or_odd_input_does_no_harm() {
-        let slo = Slo {
-            name: "odd".into(),
-            objective: f64::NAN,
-            relative: f64::NEG_INFINITY,
-            absolute: f64::INFINITY,
-        };
+        let slo = Slo { name: "odd".into(), objective: f64::NAN, relative: f64::NEG_INFINITY, absolute: f64::INFINITY };
         let mut evidence = Evidence::new(&[slo, errors()], f64::NAN, 0);
         evidence.fold(&[]);
         evidence.fold(&[sample(1, 1, 1, 1); 5]);
@@ -264,10 +241,7 @@ impl Run {
                     // Each arm's errors are retried at that arm, with the same luck.
                     for (arm, p) in [(&mut sample.canary, p_c), (&mut sample.stable, p_s)] {
                         let again = arm.bad;
-                        arm.add(Count {
-                            bad: dice.binomial(again, p),
-                            total: again,
-                        });
+                        arm.add(Count { bad: dice.binomial(again, p), total: again });
                     }
                 }
                 evidence.fold(&[sample]);
@@ -287,22 +261,14 @@ fn share(runs: u64, bad: impl Fn(u64) -> bool) -> f64 {
 /// The hardest healthy release there is: exactly as bad as tolerated. Incidents multiply errors by
 /// 20 for some ticks, traffic wobbles, weights rise.
 fn at_the_bound(retry: bool, runs: u64) -> f64 {
-    let run = Run {
-        rate: 60.0,
-        step_ticks: 50,
-        alpha: 0.05,
-    };
+    let run = Run { rate: 60.0, step_ticks: 50, alpha: 0.05 };
     let slo = errors();
     share(runs, |seed| {
         let mut dice = Dice::new(seed + 1);
         let incident = dice.below(150) as usize;
         let arms = |tick: usize| {
             let wave = 1.0 + 0.5 * (tick as f64 / 20.0).sin();
-            let shock = if (incident..incident + 12).contains(&tick) {
-                20.0
-            } else {
-                1.0
-            };
+            let shock = if (incident..incident + 12).contains(&tick) { 20.0 } else { 1.0 };
             let p_s = 0.004 * wave * shock;
             (slo.relative * p_s + slo.absolute, p_s)
         };
@@ -320,11 +286,7 @@ fn false_alarms_stay_below_alpha_even_at_the_bound() {
 #[test]
 fn a_run_of_equal_arms_hardly_ever_alarms() {
     // No tolerance at all: A/A is then exactly at the bound.
-    let strict = Slo {
-        relative: 1.0,
-        absolute: 0.0,
-        ..errors()
-    };
+    let strict = Slo { relative: 1.0, absolute: 0.0, ..errors() };
     let alarms = share(1000, |seed| {
         let mut dice = Dice::new(seed + 50_000);
         let incident = dice.below(120) as usize;
@@ -334,11 +296,7 @@ fn a_run_of_equal_arms_hardly_ever_alarms() {
                 evidence.begin_step(tick / 40);
             }
             let weight = [0.05, 0.25, 0.5][tick / 40];
-            let shock = if (incident..incident + 10).contains(&tick) {
-                20.0
-            } else {
-                1.0
-            };
+            let shock = if (incident..incident + 10).contains(&tick) { 20.0 } else { 1.0 };
             let p = 0.005 * shock;
             evidence.fold(&[dice.tick(80.0, weight, p, p)]);
             evidence.any_bad()
@@ -375,10 +333,7 @@ fn a_shared_outage_is_nobodys_fault() {
                 for seed in 0..runs {
                     let mut dice = Dice::new(seed + 1000);
                     let (is_bad, is_seen) = outage(&mut dice, rate, weight, skew);
-                    assert!(
-                        !is_bad || rate < 100.0,
-                        "rate {rate} weight {weight} skew {skew} seed {seed}"
-                    );
+                    assert!(!is_bad || rate < 100.0, "rate {rate} weight {weight} skew {skew} seed {seed}");
                     bad += u32::from(is_bad);
                     seen += u32::from(is_seen);
                     all += 1;
@@ -448,9 +403,7 @@ fn the_stated_power_is_the_simulated_power() {
         let wait = rate * weight;
         let all = requests_until_bad(&slo, (rate, weight, asked.effect, p_s), 200);
         let found = all[180] as f64 - wait;
-        let within = all
-            .iter()
-            .filter(|&&n| n as f64 - wait <= asked.needed as f64);
+        let within = all.iter().filter(|&&n| n as f64 - wait <= asked.needed as f64);
         let power = within.count() as f64 / all.len() as f64;
         let off = asked.needed as f64 / found - 1.0;
         println!(

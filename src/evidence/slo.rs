@@ -67,11 +67,7 @@ impl Lately {
     }
 
     fn ratio(self) -> f64 {
-        if self.stable == 0 {
-            0.0
-        } else {
-            self.canary as f64 / self.stable as f64
-        }
+        if self.stable == 0 { 0.0 } else { self.canary as f64 / self.stable as f64 }
     }
 }
 
@@ -118,10 +114,7 @@ pub(super) struct Track {
 
 impl Track {
     pub(super) fn new(slo: &Slo) -> Self {
-        let versus = Bet::Worse {
-            relative: slo.relative,
-            absolute: slo.absolute,
-        };
+        let versus = Bet::Worse { relative: slo.relative, absolute: slo.absolute };
         Self {
             slo: slo.clone(),
             run: Sample::default(),
@@ -198,10 +191,7 @@ impl Track {
         // block is fixed before its errors. Not the old ratio alone: when weights rise it is too
         // small, and E[LR] > 1. The larger of the two is at least the block's own, so E[LR] <= 1.
         let rho = ratio(block.canary, block.stable).max(self.lately.ratio());
-        let bet = Bet::Worse {
-            relative: self.slo.relative,
-            absolute: self.slo.absolute,
-        };
+        let bet = Bet::Worse { relative: self.slo.relative, absolute: self.slo.absolute };
         self.versus.play(bet, block, rho);
         self.lately.push(block);
         self.judged = self.judged.saturating_add(block.canary.total);
@@ -220,9 +210,7 @@ impl Track {
         if sum.stable.total == 0 && sum.canary.total >= ALONE_REQUESTS && ticks >= ALONE_TICKS {
             self.alone = true;
         }
-        let over = Bet::Over {
-            objective: self.slo.objective,
-        };
+        let over = Bet::Over { objective: self.slo.objective };
         if self.objective_block.comparable() {
             let block = self.objective_block.take();
             let rho = ratio(block.canary, block.stable).max(self.lately.ratio());
@@ -240,8 +228,7 @@ impl Track {
     /// away is no fair evidence against stable.
     fn play_better(&mut self, held: Sample) {
         if self.burning[1] {
-            self.better
-                .play(Bet::Better, held, ratio(held.canary, held.stable));
+            self.better.play(Bet::Better, held, ratio(held.canary, held.stable));
         } else {
             self.better = Purse::new(Bet::Better);
             self.better.add(1.0);
@@ -251,10 +238,7 @@ impl Track {
     fn settle(&mut self, idle: f64, threshold: f64) {
         let (test, evidence) = self.nearest(idle);
         if self.bad.is_none() && evidence >= threshold {
-            self.bad = Some(Bad {
-                test,
-                evidence: Nats::new(evidence),
-            });
+            self.bad = Some(Bad { test, evidence: Nats::new(evidence) });
         }
     }
 
@@ -271,11 +255,7 @@ impl Track {
         // The null hypothesis is "within the objective, or no worse than stable": the smaller of
         // the two e-processes is one against both.
         let objective = self.over.ln_e(idle).min(self.worse.ln_e(idle));
-        if objective > versus {
-            (Test::Objective, objective)
-        } else {
-            (Test::VersusStable, versus)
-        }
+        if objective > versus { (Test::Objective, objective) } else { (Test::VersusStable, versus) }
     }
 
     pub(super) fn judge(&self, idle: f64, threshold: f64, to_win: f64) -> Judgement {
@@ -317,10 +297,7 @@ impl Track {
 }
 
 /// Worse than stable, without any tolerance.
-const WORSE: Bet = Bet::Worse {
-    relative: 1.0,
-    absolute: 0.0,
-};
+const WORSE: Bet = Bet::Worse { relative: 1.0, absolute: 0.0 };
 /// For the shape of the purse only.
 const OVER_ANY: Bet = Bet::Over { objective: 0.0 };
 

@@ -77,34 +77,18 @@ pub struct Split {
 impl Split {
     /// One tick. Totals are requests in this tick, `None`: the arm could not be read. `set_weight`:
     /// the canary's weight in percent as the route has it.
-    pub fn push(
-        &mut self,
-        canary_total: Option<u64>,
-        stable_total: Option<u64>,
-        set_weight: f64,
-        tick_seconds: f64,
-    ) {
-        let seconds = if tick_seconds.is_nan() {
-            0.0
-        } else {
-            tick_seconds.clamp(0.0, LONGEST_TICK)
-        };
+    pub fn push(&mut self, canary_total: Option<u64>, stable_total: Option<u64>, set_weight: f64, tick_seconds: f64) {
+        let seconds = if tick_seconds.is_nan() { 0.0 } else { tick_seconds.clamp(0.0, LONGEST_TICK) };
         if let (Some(canary), Some(stable)) = (canary_total, stable_total) {
-            self.window.push_back(Tick {
-                canary,
-                stable,
-                seconds,
-            });
+            self.window.push_back(Tick { canary, stable, seconds });
             self.trim();
         }
         let still = |idle: f64, total| match total {
             Some(0) => idle + seconds,
             Some(_) | None => 0.0,
         };
-        self.idle = ArmSeconds {
-            canary: still(self.idle.canary, canary_total),
-            stable: still(self.idle.stable, stable_total),
-        };
+        self.idle =
+            ArmSeconds { canary: still(self.idle.canary, canary_total), stable: still(self.idle.stable, stable_total) };
         self.listen(canary_total, stable_total, set_weight, seconds);
     }
 
@@ -133,11 +117,7 @@ impl Split {
     /// Callers that go round the route reach only stable and inflate what the canary seems to be
     /// due. What it got of that while it served is what it can be expected to get.
     fn usual(&self) -> f64 {
-        if self.due > 0.0 {
-            (self.had / self.due).min(1.0)
-        } else {
-            1.0
-        }
+        if self.due > 0.0 { (self.had / self.due).min(1.0) } else { 1.0 }
     }
 
     fn trim(&mut self) {
@@ -165,10 +145,7 @@ impl Split {
     pub fn silent(&self) -> Option<Silent> {
         let expected = |spell: Spell| spell.due * self.usual();
         let long = |spell: Spell, least: f64| spell.seconds >= least && expected(spell) >= EXPECTED;
-        let both = Spell {
-            seconds: self.zero.seconds + self.unread.seconds,
-            due: self.zero.due + self.unread.due,
-        };
+        let both = Spell { seconds: self.zero.seconds + self.unread.seconds, due: self.zero.due + self.unread.due };
         let (spell, unreadable) = if long(self.zero, SILENT_SECONDS) {
             (self.zero, false)
         } else if long(both, UNREADABLE_SECONDS) {
@@ -176,11 +153,7 @@ impl Split {
         } else {
             return None;
         };
-        Some(Silent {
-            seconds: spell.seconds,
-            expected: expected(spell),
-            unreadable,
-        })
+        Some(Silent { seconds: spell.seconds, expected: expected(spell), unreadable })
     }
 
     /// How long each arm's request counter has stood still.

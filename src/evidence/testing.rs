@@ -3,35 +3,16 @@
 use super::{Count, Judgement, Sample, Slo, Verdict};
 
 pub(super) fn sample(e_c: u64, n_c: u64, e_s: u64, n_s: u64) -> Sample {
-    Sample {
-        canary: Count {
-            bad: e_c,
-            total: n_c,
-        },
-        stable: Count {
-            bad: e_s,
-            total: n_s,
-        },
-    }
+    Sample { canary: Count { bad: e_c, total: n_c }, stable: Count { bad: e_s, total: n_s } }
 }
 
 /// Errors at most 1 %, tolerance 1.5 x stable + 0.1 %.
 pub(super) fn errors() -> Slo {
-    Slo {
-        name: "errors".into(),
-        objective: 0.01,
-        relative: 1.5,
-        absolute: 0.001,
-    }
+    Slo { name: "errors".into(), objective: 0.01, relative: 1.5, absolute: 0.001 }
 }
 
 pub(super) fn latency() -> Slo {
-    Slo {
-        name: "latency".into(),
-        objective: 0.01,
-        relative: 1.5,
-        absolute: 0.005,
-    }
+    Slo { name: "latency".into(), objective: 0.01, relative: 1.5, absolute: 0.005 }
 }
 
 pub(super) fn verdicts(judgements: &[Judgement]) -> Vec<Verdict> {

@@ -63,10 +63,7 @@ pub struct DeltaSettings {
 
 impl Default for DeltaSettings {
     fn default() -> Self {
-        DeltaSettings {
-            warmup_seconds: 10.0,
-            forget_after_seconds: 3600.0,
-        }
+        DeltaSettings { warmup_seconds: 10.0, forget_after_seconds: 3600.0 }
     }
 }
 
@@ -114,11 +111,7 @@ enum Warm {
 
 impl Deltas {
     pub fn new(settings: DeltaSettings) -> Deltas {
-        Deltas {
-            settings,
-            started: false,
-            pods: BTreeMap::new(),
-        }
+        Deltas { settings, started: false, pods: BTreeMap::new() }
     }
 
     /// One tick: all pods of both arms, readable or not. `now_seconds` is any clock that runs on over restarts.
@@ -126,10 +119,7 @@ impl Deltas {
         let mut stable = Tally::default();
         let mut canary = Tally::default();
         let mut listed = HashSet::new();
-        for scrape in scrapes
-            .iter()
-            .filter(|scrape| listed.insert(scrape.pod.as_str()))
-        {
+        for scrape in scrapes.iter().filter(|scrape| listed.insert(scrape.pod.as_str())) {
             let tally = match scrape.arm {
                 Arm::Stable => &mut stable,
                 Arm::Canary => &mut canary,
@@ -138,10 +128,7 @@ impl Deltas {
         }
         self.forget(now_seconds, &listed);
         self.started = true;
-        TickCounts {
-            canary: canary.finish(),
-            stable: stable.finish(),
-        }
+        TickCounts { canary: canary.finish(), stable: stable.finish() }
     }
 
     fn observe_pod(&mut self, now: f64, scrape: &PodScrape, tally: &mut Tally) {
@@ -153,19 +140,12 @@ impl Deltas {
             last: None,
             read_at: now,
             listed_at: now,
-            warm: if scrape.born_before_run {
-                Warm::Always
-            } else {
-                Warm::NoRequestYet
-            },
+            warm: if scrape.born_before_run { Warm::Always } else { Warm::NoRequestYet },
         };
         let pod = self.pods.entry(scrape.pod.clone()).or_insert_with(fresh);
         if pod.arm != scrape.arm {
             // What it did for the other arm is no evidence for this one.
-            *pod = Pod {
-                has_history: true,
-                ..fresh()
-            };
+            *pod = Pod { has_history: true, ..fresh() };
         }
         pod.listed_at = now;
         match &scrape.counts {
@@ -176,12 +156,8 @@ impl Deltas {
 
     fn forget(&mut self, now: f64, listed: &HashSet<&str>) {
         let keep_for = self.settings.forget_after_seconds;
-        self.pods
-            .retain(|id, pod| listed.contains(id.as_str()) || now - pod.listed_at < keep_for);
-        let gone = self
-            .pods
-            .iter()
-            .filter(|(id, _)| !listed.contains(id.as_str()));
+        self.pods.retain(|id, pod| listed.contains(id.as_str()) || now - pod.listed_at < keep_for);
+        let gone = self.pods.iter().filter(|(id, _)| !listed.contains(id.as_str()));
         let mut gone: Vec<_> = gone.map(|(id, pod)| (pod.listed_at, id.clone())).collect();
         gone.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         for (_, id) in gone.into_iter().skip(MAX_GONE) {
@@ -193,11 +169,7 @@ impl Deltas {
 impl Pod {
     fn read(&mut self, now: f64, counts: &PodCounts, warmup: f64, tally: &mut Tally) {
         tally.read += 1;
-        let seen = Counters {
-            requests: counts.requests,
-            errors: counts.errors,
-            latencies: counts.latencies.clone(),
-        };
+        let seen = Counters { requests: counts.requests, errors: counts.errors, latencies: counts.latencies.clone() };
         let (from, from_zero) = match self.last.take() {
             Some(last) if seen.fell_below(&last) => {
                 // Another process: cold again, and all that it counted is new.
@@ -230,11 +202,7 @@ impl Pod {
 
 impl Counters {
     fn zero(&self) -> Counters {
-        Counters {
-            requests: 0,
-            errors: 0,
-            latencies: vec![LatencyCount::default(); self.latencies.len()],
-        }
+        Counters { requests: 0, errors: 0, latencies: vec![LatencyCount::default(); self.latencies.len()] }
     }
 
     fn has_served(&self) -> bool {
@@ -289,8 +257,7 @@ impl Tally {
         self.requests = self.requests.saturating_add(delta.requests);
         self.errors = self.errors.saturating_add(delta.errors);
         if self.latencies.len() < delta.latencies.len() {
-            self.latencies
-                .resize(delta.latencies.len(), LatencyCount::default());
+            self.latencies.resize(delta.latencies.len(), LatencyCount::default());
         }
         if warm {
             for (sum, one) in self.latencies.iter_mut().zip(&delta.latencies) {
@@ -301,23 +268,9 @@ impl Tally {
     }
 
     fn finish(self) -> Option<ArmCounts> {
-        let Tally {
-            requests,
-            errors,
-            latencies,
-            read,
-            unreadable,
-            resets,
-        } = self;
+        let Tally { requests, errors, latencies, read, unreadable, resets } = self;
         let blind = read == 0 && unreadable > 0;
-        let counts = ArmCounts {
-            requests,
-            errors,
-            latencies,
-            pods_read: read,
-            pods_unreadable: unreadable,
-            resets,
-        };
+        let counts = ArmCounts { requests, errors, latencies, pods_read: read, pods_unreadable: unreadable, resets };
         (!blind).then_some(counts)
     }
 }

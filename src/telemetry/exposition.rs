@@ -23,10 +23,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            max_bytes: 10 * 1024 * 1024,
-            max_series: 50_000,
-        }
+        Limits { max_bytes: 10 * 1024 * 1024, max_series: 50_000 }
     }
 }
 
@@ -57,24 +54,14 @@ pub enum ExpositionError {
     )]
     Cut { line: usize, excerpt: String },
     #[error("line {line}: expected UTF-8 text, found byte 0x{byte:02x}; {advice}")]
-    NotText {
-        line: usize,
-        byte: u8,
-        advice: &'static str,
-    },
+    NotText { line: usize, byte: u8, advice: &'static str },
     #[error(
         "line {line}: expected metrics in the Prometheus text format, found `{excerpt}`; is this the port and path of \
          the metrics?"
     )]
     NotMetrics { line: usize, excerpt: String },
     #[error("line {line}: expected {expected}, found {found} in `{excerpt}`; {advice}")]
-    Line {
-        line: usize,
-        expected: &'static str,
-        found: String,
-        excerpt: String,
-        advice: &'static str,
-    },
+    Line { line: usize, expected: &'static str, found: String, excerpt: String, advice: &'static str },
 }
 
 /// What a `# TYPE` line says.
@@ -130,19 +117,8 @@ impl Series {
     }
 
     /// An error about this line.
-    pub fn fault(
-        &self,
-        expected: &'static str,
-        found: String,
-        advice: &'static str,
-    ) -> ExpositionError {
-        ExpositionError::Line {
-            line: self.line,
-            expected,
-            found,
-            excerpt: self.excerpt.clone(),
-            advice,
-        }
+    pub fn fault(&self, expected: &'static str, found: String, advice: &'static str) -> ExpositionError {
+        ExpositionError::Line { line: self.line, expected, found, excerpt: self.excerpt.clone(), advice }
     }
 }
 
@@ -168,16 +144,10 @@ pub struct Exposition<'a> {
 /// Checks the whole text: size, encoding, last newline, the grammar of each line.
 pub fn parse<'a>(body: &'a [u8], limits: &Limits) -> Result<Exposition<'a>, ExpositionError> {
     if body.len() > limits.max_bytes {
-        return Err(ExpositionError::TooLarge {
-            found: body.len(),
-            limit: limits.max_bytes,
-        });
+        return Err(ExpositionError::TooLarge { found: body.len(), limit: limits.max_bytes });
     }
     let text = as_text(body)?;
-    let mut exposition = Exposition {
-        metrics: HashMap::new(),
-        ends_with_eof: false,
-    };
+    let mut exposition = Exposition { metrics: HashMap::new(), ends_with_eof: false };
     let mut labels = Vec::new();
     let mut samples = 0;
     let mut first_fault = None;
@@ -195,52 +165,26 @@ pub fn parse<'a>(body: &'a [u8], limits: &Limits) -> Result<Exposition<'a>, Expo
         }
         samples += 1;
         if samples > limits.max_series {
-            return Err(ExpositionError::TooManySeries {
-                limit: limits.max_series,
-                line: number,
-            });
+            return Err(ExpositionError::TooManySeries { limit: limits.max_series, line: number });
         }
         match lex(line, &mut labels) {
-            Ok(sample) => exposition
-                .metrics
-                .entry(sample.name)
-                .or_default()
-                .lines
-                .push((number, line)),
-            Err(Fault {
-                name: Some(name),
-                problem,
-                poisons: false,
-            }) => {
+            Ok(sample) => exposition.metrics.entry(sample.name).or_default().lines.push((number, line)),
+            Err(Fault { name: Some(name), problem, poisons: false }) => {
                 let fault = problem.at(number, line);
                 first_fault.get_or_insert((number, line));
-                exposition
-                    .metrics
-                    .entry(name)
-                    .or_default()
-                    .fault
-                    .get_or_insert(fault);
+                exposition.metrics.entry(name).or_default().fault.get_or_insert(fault);
             }
             Err(Fault { name: None, .. }) => {
-                return Err(ExpositionError::NotMetrics {
-                    line: number,
-                    excerpt: excerpt(line),
-                });
+                return Err(ExpositionError::NotMetrics { line: number, excerpt: excerpt(line) });
             }
             Err(Fault { problem, .. }) => return Err(problem.at(number, line)),
         }
     }
     // `OK` or `Not found` has the looks of a metric name; a text without one sound line is no metrics at all.
     if let Some((line, text)) = first_fault
-        && exposition
-            .metrics
-            .values()
-            .all(|metric| metric.lines.is_empty() && !metric.declared)
+        && exposition.metrics.values().all(|metric| metric.lines.is_empty() && !metric.declared)
     {
-        return Err(ExpositionError::NotMetrics {
-            line,
-            excerpt: excerpt(text),
-        });
+        return Err(ExpositionError::NotMetrics { line, excerpt: excerpt(text) });
     }
     Ok(exposition)
 }
@@ -259,10 +203,7 @@ impl<'a> Exposition<'a> {
     /// The type that the text declares for this name, wherever the `# TYPE` line stands.
     pub fn kind(&self, name: &str) -> Result<Option<Kind>, ExpositionError> {
         match self.metrics.get(name) {
-            Some(Metric {
-                conflict: Some(conflict),
-                ..
-            }) => Err(conflict.clone()),
+            Some(Metric { conflict: Some(conflict), .. }) => Err(conflict.clone()),
             Some(metric) => Ok(metric.kind),
             None => Ok(None),
         }
@@ -280,10 +221,7 @@ impl<'a> Exposition<'a> {
     }
 
     fn declare(&mut self, number: usize, line: &'a str) {
-        let Some(rest) = line
-            .strip_prefix('#')
-            .filter(|rest| rest.starts_with(BLANK))
-        else {
+        let Some(rest) = line.strip_prefix('#').filter(|rest| rest.starts_with(BLANK)) else {
             return;
         };
         let (keyword, rest) = split_word(rest);
@@ -326,38 +264,22 @@ fn as_text(body: &[u8]) -> Result<&str, ExpositionError> {
     let line_of = |at: usize| 1 + body[..at].iter().filter(|&&byte| byte == b'\n').count();
     if body.starts_with(&[0x1f, 0x8b]) {
         let advice = "this is gzip, though nothing compressed was asked for; switch compression off for this path";
-        return Err(ExpositionError::NotText {
-            line: 1,
-            byte: 0x1f,
-            advice,
-        });
+        return Err(ExpositionError::NotText { line: 1, byte: 0x1f, advice });
     }
-    let advice =
-        "this is not the Prometheus text format; is this the port and path of the metrics?";
+    let advice = "this is not the Prometheus text format; is this the port and path of the metrics?";
     if let Some(at) = body.iter().position(|&byte| byte == 0) {
-        return Err(ExpositionError::NotText {
-            line: line_of(at),
-            byte: 0,
-            advice,
-        });
+        return Err(ExpositionError::NotText { line: line_of(at), byte: 0, advice });
     }
     let text = std::str::from_utf8(body).map_err(|error| {
         let at = error.valid_up_to();
-        ExpositionError::NotText {
-            line: line_of(at),
-            byte: body.get(at).copied().unwrap_or(0),
-            advice,
-        }
+        ExpositionError::NotText { line: line_of(at), byte: body.get(at).copied().unwrap_or(0), advice }
     })?;
     // Some tools write a byte order mark; it would become part of the first name.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let last = text.rsplit('\n').next().unwrap_or(text);
     // Without the newline, `1234` may be the beginning of `123456`. `# EOF` needs none.
     if !last.is_empty() && last != "# EOF" {
-        return Err(ExpositionError::Cut {
-            line: line_of(body.len()),
-            excerpt: excerpt(last),
-        });
+        return Err(ExpositionError::Cut { line: line_of(body.len()), excerpt: excerpt(last) });
     }
     Ok(text)
 }
@@ -382,18 +304,8 @@ struct Problem {
 
 impl Problem {
     fn at(self, line: usize, text: &str) -> ExpositionError {
-        let Problem {
-            expected,
-            found,
-            advice,
-        } = self;
-        ExpositionError::Line {
-            line,
-            expected,
-            found,
-            excerpt: excerpt(text),
-            advice,
-        }
+        let Problem { expected, found, advice } = self;
+        ExpositionError::Line { line, expected, found, excerpt: excerpt(text), advice }
     }
 }
 
@@ -416,72 +328,39 @@ fn lex<'a>(line: &'a str, labels: &mut Vec<Label<'a>>) -> Result<Sample<'a>, Fau
         _ => None,
     };
     if name.is_none() && !line.starts_with('{') {
-        return Err(Fault {
-            name,
-            problem: expected("a metric name", line, FORMAT),
-            poisons: false,
-        });
+        return Err(Fault { name, problem: expected("a metric name", line, FORMAT), poisons: false });
     }
     let labelled = rest.trim_start_matches(BLANK).strip_prefix('{');
     let rest = match labelled {
         Some(inside) => match lex_labels(inside, &mut name, labels) {
             Ok(rest) => rest,
             Err((problem, poisons)) => {
-                return Err(Fault {
-                    name,
-                    problem,
-                    poisons,
-                });
+                return Err(Fault { name, problem, poisons });
             }
         },
         None => rest,
     };
-    let fail = |name, problem| {
-        Err(Fault {
-            name,
-            problem,
-            poisons: false,
-        })
-    };
+    let fail = |name, problem| Err(Fault { name, problem, poisons: false });
     let Some(metric) = name.clone() else {
-        return fail(
-            name,
-            expected("a quoted metric name between the braces", line, FORMAT),
-        );
+        return fail(name, expected("a quoted metric name between the braces", line, FORMAT));
     };
     if labelled.is_none() && !rest.starts_with(BLANK) {
-        return fail(
-            name,
-            expected("a blank or `{` after the metric name", rest, FORMAT),
-        );
+        return fail(name, expected("a blank or `{` after the metric name", rest, FORMAT));
     }
     let (value, rest) = split_word(rest);
     if !is_number(value) {
-        return fail(
-            name,
-            expected("a number", value, "correct what writes this value"),
-        );
+        return fail(name, expected("a number", value, "correct what writes this value"));
     }
     let rest = rest.trim_start_matches(BLANK);
     if !rest.is_empty() && !rest.starts_with('#') {
         let (timestamp, rest) = split_word(rest);
         let rest = rest.trim_start_matches(BLANK);
         if !is_number(timestamp) || !(rest.is_empty() || rest.starts_with('#')) {
-            let found = if is_number(timestamp) {
-                rest
-            } else {
-                timestamp
-            };
-            return fail(
-                name,
-                expected("nothing but a timestamp after the number", found, FORMAT),
-            );
+            let found = if is_number(timestamp) { rest } else { timestamp };
+            return fail(name, expected("nothing but a timestamp after the number", found, FORMAT));
         }
     }
-    Ok(Sample {
-        name: metric,
-        value,
-    })
+    Ok(Sample { name: metric, value })
 }
 
 /// What stands behind `{`, up to and with `}`; the rest of the line comes back. The flag: an open quote, so the next
@@ -505,9 +384,7 @@ fn lex_labels<'a>(
             rest = after;
             unescape(raw)
         } else {
-            let end = rest
-                .find(|c: char| !is_name_char(c) || c == ':')
-                .unwrap_or(rest.len());
+            let end = rest.find(|c: char| !is_name_char(c) || c == ':').unwrap_or(rest.len());
             let (key, after) = rest.split_at(end);
             if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) {
                 return Err((expected("a label name or `}`", rest, FORMAT), false));
@@ -519,34 +396,18 @@ fn lex_labels<'a>(
         if let Some(after) = rest.strip_prefix('=') {
             let after = after.trim_start_matches(BLANK);
             if !after.starts_with('"') {
-                return Err((
-                    expected("a label value in double quotes", after, FORMAT),
-                    false,
-                ));
+                return Err((expected("a label value in double quotes", after, FORMAT), false));
             }
             let (raw, after) = quoted(after).ok_or_else(|| open(after))?;
             if labels.iter().any(|(known, _)| *known == key) {
-                return Err((
-                    expected(
-                        "each label once",
-                        &key,
-                        "a label set is ambiguous otherwise",
-                    ),
-                    false,
-                ));
+                return Err((expected("each label once", &key, "a label set is ambiguous otherwise"), false));
             }
             if labels.len() == MAX_LABELS {
-                return Err((
-                    expected("at most 128 labels", &key, "drop labels from this metric"),
-                    false,
-                ));
+                return Err((expected("at most 128 labels", &key, "drop labels from this metric"), false));
             }
             labels.push((key, unescape(raw)));
             rest = after;
-        } else if name.is_none()
-            && labels.is_empty()
-            && inside.trim_start_matches(BLANK).starts_with('"')
-        {
+        } else if name.is_none() && labels.is_empty() && inside.trim_start_matches(BLANK).starts_with('"') {
             *name = Some(key);
         } else {
             return Err((expected("`=` after a label name", rest, FORMAT), false));
@@ -561,16 +422,8 @@ fn lex_labels<'a>(
 }
 
 fn expected(expected: &'static str, found: &str, advice: &'static str) -> Problem {
-    let found = if found.is_empty() {
-        "the end of the line".to_owned()
-    } else {
-        format!("`{}`", excerpt(found))
-    };
-    Problem {
-        expected,
-        found,
-        advice,
-    }
+    let found = if found.is_empty() { "the end of the line".to_owned() } else { format!("`{}`", excerpt(found)) };
+    Problem { expected, found, advice }
 }
 
 fn is_name_char(c: char) -> bool {
@@ -619,18 +472,12 @@ fn unescape(raw: &str) -> Cow<'_, str> {
 /// Go's decimal floats, which the format is defined by. Hexadecimal and `1_000` are refused, as in Prometheus.
 fn is_number(word: &str) -> bool {
     let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
-    if ["inf", "infinity", "nan"]
-        .iter()
-        .any(|special| unsigned.eq_ignore_ascii_case(special))
-    {
+    if ["inf", "infinity", "nan"].iter().any(|special| unsigned.eq_ignore_ascii_case(special)) {
         return true;
     }
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (
-            mantissa,
-            Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)),
-        ),
+        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
         None => (unsigned, None),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -669,28 +516,19 @@ fn read_lines(lines: &[(usize, &str)]) -> Result<Vec<Series>, ExpositionError> {
         let sample = lex(line, &mut labels).map_err(|fault| fault.problem.at(number, line))?;
         rewritten.push((rewrite(&sample, &labels, &mut stand_ins), labels.len()));
     }
-    let scrape =
-        prometheus_parse::Scrape::parse(rewritten.iter().map(|(line, _)| Ok(line.clone())));
+    let scrape = prometheus_parse::Scrape::parse(rewritten.iter().map(|(line, _)| Ok(line.clone())));
     let samples = scrape.map(|scrape| scrape.samples).unwrap_or_default();
 
     let mut seen = HashSet::with_capacity(lines.len());
     let mut all = Vec::with_capacity(lines.len());
     let mut samples = samples.into_iter();
     for (&(number, line), (_, wanted)) in lines.iter().zip(&rewritten) {
-        let series = samples
-            .next()
-            .and_then(|sample| restore(number, line, &sample, &stand_ins));
+        let series = samples.next().and_then(|sample| restore(number, line, &sample, &stand_ins));
         let Some(series) = series.filter(|series| series.labels.len() == *wanted) else {
             let advice = "the check and the reader differ on this line; please report it to Serin";
-            return Err(
-                expected("a line that is read as it was checked", line, advice).at(number, line),
-            );
+            return Err(expected("a line that is read as it was checked", line, advice).at(number, line));
         };
-        let mut key: Vec<_> = series
-            .labels
-            .iter()
-            .filter(|(_, value)| !value.is_empty())
-            .collect();
+        let mut key: Vec<_> = series.labels.iter().filter(|(_, value)| !value.is_empty()).collect();
         key.sort_unstable();
         if !seen.insert(format!("{key:?}")) {
             let advice = "two collectors write the same series; it would be counted twice";
@@ -712,45 +550,26 @@ fn rewrite(sample: &Sample<'_>, labels: &[Label<'_>], stand_ins: &mut Vec<String
         }
     };
     // The name needs no way back: all lines of one call have the same.
-    let mut line = if is_word(&sample.name) {
-        sample.name.clone().into_owned()
-    } else {
-        "_".to_owned()
-    };
+    let mut line = if is_word(&sample.name) { sample.name.clone().into_owned() } else { "_".to_owned() };
     for (at, (key, value)) in labels.iter().enumerate() {
         let key = plain(key, is_word(key));
         let value = plain(value, is_plain_value(value));
         let _ = write!(line, "{}{key}=\"{value}\"", if at == 0 { '{' } else { ',' });
     }
-    let _ = write!(
-        line,
-        "{} {}",
-        if labels.is_empty() { "" } else { "}" },
-        sample.value
-    );
+    let _ = write!(line, "{} {}", if labels.is_empty() { "" } else { "}" }, sample.value);
     line
 }
 
 fn is_word(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn is_plain_value(text: &str) -> bool {
     !text.starts_with(STAND_IN)
-        && text.bytes().all(|byte| {
-            matches!(byte, b' '..=b'~') && !matches!(byte, b',' | b'=' | b'}' | b'"' | b'\\')
-        })
+        && text.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b',' | b'=' | b'}' | b'"' | b'\\'))
 }
 
-fn restore(
-    line: usize,
-    text: &str,
-    sample: &prometheus_parse::Sample,
-    stand_ins: &[String],
-) -> Option<Series> {
+fn restore(line: usize, text: &str, sample: &prometheus_parse::Sample, stand_ins: &[String]) -> Option<Series> {
     let prometheus_parse::Value::Untyped(value) = sample.value else {
         return None;
     };
@@ -762,12 +581,7 @@ fn restore(
     for (key, value) in sample.labels.iter() {
         labels.insert(full(key)?, full(value)?);
     }
-    Some(Series {
-        line,
-        labels,
-        value,
-        excerpt: excerpt(text),
-    })
+    Some(Series { line, labels, value, excerpt: excerpt(text) })
 }
 
 #[cfg(test)]

@@ -15,9 +15,7 @@ pub mod scrape;
 pub use deltas::{Arm, ArmCounts, DeltaSettings, Deltas, PodScrape, TickCounts};
 pub use exposition::{Exposition, ExpositionError, Limits, parse};
 pub use query::{
-    CounterQuery, Gap, LatencyCount, LatencyQuery, Matcher, MatcherError, PodCounts, Query,
-    QueryError, read, shared_gaps,
+    CounterQuery, Gap, LatencyCount, LatencyQuery, Matcher, MatcherError, PodCounts, Query, QueryError, read,
+    shared_gaps,
 };
-pub use scrape::{
-    MAX_PODS_PER_ARM, ScrapeError, ScrapeSettings, Scraper, ScraperError, Target, pick,
-};
+pub use scrape::{MAX_PODS_PER_ARM, ScrapeError, ScrapeSettings, Scraper, ScraperError, Target, pick};

@@ -67,10 +67,7 @@ pub struct LatencyCount {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gap {
     /// No series and no `# TYPE` of this name. `like`: a name in the text that may be meant.
-    NoMetric {
-        metric: String,
-        like: Option<String>,
-    },
+    NoMetric { metric: String, like: Option<String> },
     /// The metric has series, but `only` takes none.
     NothingMatches { metric: String, only: String },
     /// Requests are counted, but none of the series has this label of `errors`, so no error can be seen.
@@ -91,31 +88,16 @@ impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Gap::NoMetric { metric, like: None } => {
-                write!(
-                    f,
-                    "expected a metric {metric}, found none; check its name and the path, or send a request"
-                )
+                write!(f, "expected a metric {metric}, found none; check its name and the path, or send a request")
             }
-            Gap::NoMetric {
-                metric,
-                like: Some(like),
-            } => {
-                write!(
-                    f,
-                    "expected a metric {metric}, found none, but there is {like}; is that meant?"
-                )
+            Gap::NoMetric { metric, like: Some(like) } => {
+                write!(f, "expected a metric {metric}, found none, but there is {like}; is that meant?")
             }
             Gap::NothingMatches { metric, only } => {
-                write!(
-                    f,
-                    "expected series of {metric} with {only}, found only others; check `only`"
-                )
+                write!(f, "expected series of {metric} with {only}, found only others; check `only`")
             }
             Gap::NoErrorLabel { metric, label } => {
-                write!(
-                    f,
-                    "expected a label {label} at {metric} to tell errors by, found none; check `errors`"
-                )
+                write!(f, "expected a label {label} at {metric} to tell errors by, found none; check `errors`")
             }
         }
     }
@@ -166,21 +148,12 @@ impl Matcher {
                         regex::Error::CompiledTooBig(_) => "make it smaller",
                         _ => "see docs.rs/regex for the syntax",
                     };
-                    Err(MatcherError {
-                        label,
-                        pattern,
-                        advice,
-                        source,
-                    })
+                    Err(MatcherError { label, pattern, advice, source })
                 }
             }
         };
-        let labels = labels
-            .into_iter()
-            .map(|(label, pattern)| compile(label.into(), pattern.into()));
-        Ok(Matcher {
-            labels: labels.collect::<Result<_, _>>()?,
-        })
+        let labels = labels.into_iter().map(|(label, pattern)| compile(label.into(), pattern.into()));
+        Ok(Matcher { labels: labels.collect::<Result<_, _>>()? })
     }
 
     /// Matches everything.
@@ -193,9 +166,7 @@ impl Matcher {
     }
 
     fn matches(&self, series: &Series) -> bool {
-        self.labels
-            .iter()
-            .all(|(label, regex, _)| regex.is_match(series.label(label)))
+        self.labels.iter().all(|(label, regex, _)| regex.is_match(series.label(label)))
     }
 
     fn names(&self, wanted: &str) -> bool {
@@ -206,22 +177,14 @@ impl Matcher {
 impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (label, _, pattern)) in self.labels.iter().enumerate() {
-            write!(
-                f,
-                "{}{label}=~\"{pattern}\"",
-                if at == 0 { "" } else { "," }
-            )?;
+            write!(f, "{}{label}=~\"{pattern}\"", if at == 0 { "" } else { "," })?;
         }
         Ok(())
     }
 }
 
 fn limited(pattern: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(pattern)
-        .size_limit(REGEX_BYTES)
-        .dfa_size_limit(REGEX_BYTES)
-        .nest_limit(50)
-        .build()
+    RegexBuilder::new(pattern).size_limit(REGEX_BYTES).dfa_size_limit(REGEX_BYTES).nest_limit(50).build()
 }
 
 /// Why a text that is sound does not answer the query.
@@ -230,26 +193,12 @@ pub enum QueryError {
     #[error(transparent)]
     Exposition(#[from] ExpositionError),
     #[error("expected {metric} to be a {expected}, found a {found}; {advice}")]
-    WrongKind {
-        metric: String,
-        expected: &'static str,
-        found: &'static str,
-        advice: &'static str,
-    },
+    WrongKind { metric: String, expected: &'static str, found: &'static str, advice: &'static str },
     #[error("{threshold} is no bucket of {histogram}; bounds are {bounds}; choose one{hint}")]
-    NoSuchBucket {
-        threshold: String,
-        histogram: String,
-        bounds: String,
-        hint: &'static str,
-    },
-    #[error(
-        "expected a threshold above 0 and below infinity for {histogram}, found {found}; choose one of its bounds"
-    )]
+    NoSuchBucket { threshold: String, histogram: String, bounds: String, hint: &'static str },
+    #[error("expected a threshold above 0 and below infinity for {histogram}, found {found}; choose one of its bounds")]
     BadThreshold { histogram: String, found: String },
-    #[error(
-        "`only` of {histogram} names the label le, which is the bound of a bucket; choose it by the threshold"
-    )]
+    #[error("`only` of {histogram} names the label le, which is the bound of a bucket; choose it by the threshold")]
     BoundInOnly { histogram: String },
 }
 
@@ -264,11 +213,7 @@ pub fn read(exposition: &Exposition<'_>, query: &Query) -> Result<PodCounts, Que
     Ok(counts)
 }
 
-fn read_requests(
-    exposition: &Exposition<'_>,
-    query: &CounterQuery,
-    counts: &mut PodCounts,
-) -> Result<(), QueryError> {
+fn read_requests(exposition: &Exposition<'_>, query: &CounterQuery, counts: &mut PodCounts) -> Result<(), QueryError> {
     let metric = &query.counter;
     // OpenMetrics declares `http_requests` and counts in `http_requests_total`.
     let declared = match metric.strip_suffix("_total") {
@@ -279,9 +224,7 @@ fn read_requests(
         None | Some(Kind::Counter | Kind::Untyped) => {}
         Some(found) => {
             let advice = match found {
-                Kind::Histogram | Kind::Summary => {
-                    "its requests are counted in the metric with _count at the end"
-                }
+                Kind::Histogram | Kind::Summary => "its requests are counted in the metric with _count at the end",
                 _ => "name one that only goes up",
             };
             return Err(wrong_kind(metric, "counter", found, advice));
@@ -302,10 +245,7 @@ fn read_requests(
         taken += 1;
     }
     if taken == 0 && !series.is_empty() {
-        counts.gaps.push(Gap::NothingMatches {
-            metric: metric.clone(),
-            only: query.only.to_string(),
-        });
+        counts.gaps.push(Gap::NothingMatches { metric: metric.clone(), only: query.only.to_string() });
     }
     if taken > 0 {
         let missing = query.errors.labels.iter().filter(|(label, regex, _)| {
@@ -314,10 +254,7 @@ fn read_requests(
         });
         counts
             .gaps
-            .extend(missing.map(|(label, _, _)| Gap::NoErrorLabel {
-                metric: metric.clone(),
-                label: label.clone(),
-            }));
+            .extend(missing.map(|(label, _, _)| Gap::NoErrorLabel { metric: metric.clone(), label: label.clone() }));
     }
     Ok(())
 }
@@ -330,15 +267,10 @@ fn read_latency(
     let histogram = &query.histogram;
     if !(query.threshold_seconds.is_finite() && query.threshold_seconds > 0.0) {
         let found = query.threshold_seconds.to_string();
-        return Err(QueryError::BadThreshold {
-            histogram: histogram.clone(),
-            found,
-        });
+        return Err(QueryError::BadThreshold { histogram: histogram.clone(), found });
     }
     if query.only.names("le") {
-        return Err(QueryError::BoundInOnly {
-            histogram: histogram.clone(),
-        });
+        return Err(QueryError::BoundInOnly { histogram: histogram.clone() });
     }
     match exposition.kind(histogram)? {
         None | Some(Kind::Histogram | Kind::Untyped) => {}
@@ -366,16 +298,10 @@ fn read_latency(
 
     let mut groups: BTreeMap<_, Vec<(f64, &Series)>> = BTreeMap::new();
     for bucket in buckets.iter().filter(|bucket| query.only.matches(bucket)) {
-        groups
-            .entry(labels_but_bound(&bucket.labels))
-            .or_default()
-            .push((bound(bucket)?, bucket));
+        groups.entry(labels_but_bound(&bucket.labels)).or_default().push((bound(bucket)?, bucket));
     }
     if groups.is_empty() {
-        gaps.push(Gap::NothingMatches {
-            metric: histogram.clone(),
-            only: query.only.to_string(),
-        });
+        gaps.push(Gap::NothingMatches { metric: histogram.clone(), only: query.only.to_string() });
     }
     let mut sum = LatencyCount::default();
     for group in groups.values_mut() {
@@ -394,13 +320,7 @@ fn read_group(query: &LatencyQuery, group: &[(f64, &Series)]) -> Result<LatencyC
             && a == b
         {
             let advice = "two collectors write the same histogram; it would be counted twice";
-            return Err(twice
-                .fault(
-                    "each bound once",
-                    format!("le=\"{}\" again", twice.label("le")),
-                    advice,
-                )
-                .into());
+            return Err(twice.fault("each bound once", format!("le=\"{}\" again", twice.label("le")), advice).into());
         }
     }
     let (all, total) = match group.last() {
@@ -408,11 +328,7 @@ fn read_group(query: &LatencyQuery, group: &[(f64, &Series)]) -> Result<LatencyC
         Some((_, series)) => {
             let found = format!("le=\"{}\" as the last", series.label("le"));
             return Err(series
-                .fault(
-                    "a bucket le=\"+Inf\"",
-                    found,
-                    "every histogram has one; is the text whole?",
-                )
+                .fault("a bucket le=\"+Inf\"", found, "every histogram has one; is the text whole?")
                 .into());
         }
         None => return Ok(LatencyCount::default()),
@@ -425,30 +341,18 @@ fn read_group(query: &LatencyQuery, group: &[(f64, &Series)]) -> Result<LatencyC
     match total.checked_sub(fast) {
         Some(slow) => Ok(LatencyCount { total, slow }),
         None => {
-            let found = format!(
-                "{total}, less than the {fast} of le=\"{}\"",
-                series.label("le")
-            );
+            let found = format!("{total}, less than the {fast} of le=\"{}\"", series.label("le"));
             let advice = "buckets are cumulative: each counts all faster requests too";
-            Err(all
-                .fault("le=\"+Inf\" to count all requests", found, advice)
-                .into())
+            Err(all.fault("le=\"+Inf\" to count all requests", found, advice).into())
         }
     }
 }
 
 fn no_such_bucket(query: &LatencyQuery, group: &[(f64, &Series)]) -> QueryError {
     let threshold = query.threshold_seconds;
-    let finite = || {
-        group
-            .iter()
-            .map(|(bound, _)| *bound)
-            .filter(|bound| bound.is_finite())
-    };
+    let finite = || group.iter().map(|(bound, _)| *bound).filter(|bound| bound.is_finite());
     let hint = match finite().any(|bound| same(bound, threshold * 1000.0)) {
-        true => {
-            " (they look like milliseconds; Prometheus histograms, and Serin, count in seconds)"
-        }
+        true => " (they look like milliseconds; Prometheus histograms, and Serin, count in seconds)",
         false => "",
     };
     const SHOWN: usize = 40;
@@ -468,12 +372,8 @@ fn no_such_bucket(query: &LatencyQuery, group: &[(f64, &Series)]) -> QueryError 
 
 fn labels_but_bound(labels: &HashMap<String, String>) -> Vec<(&str, &str)> {
     // An empty label is no label.
-    let others = labels
-        .iter()
-        .filter(|(key, value)| *key != "le" && !value.is_empty());
-    let mut others: Vec<_> = others
-        .map(|(key, value)| (key.as_str(), value.as_str()))
-        .collect();
+    let others = labels.iter().filter(|(key, value)| *key != "le" && !value.is_empty());
+    let mut others: Vec<_> = others.map(|(key, value)| (key.as_str(), value.as_str())).collect();
     others.sort_unstable();
     others
 }
@@ -483,18 +383,8 @@ fn bound(bucket: &Series) -> Result<f64, QueryError> {
     match text.parse::<f64>() {
         Ok(bound) if !bound.is_nan() => Ok(bound),
         _ => {
-            let found = if text.is_empty() {
-                "none".to_owned()
-            } else {
-                format!("`{text}`")
-            };
-            Err(bucket
-                .fault(
-                    "a bound in the label le",
-                    found,
-                    "correct what writes this histogram",
-                )
-                .into())
+            let found = if text.is_empty() { "none".to_owned() } else { format!("`{text}`") };
+            Err(bucket.fault("a bound in the label le", found, "correct what writes this histogram").into())
         }
     }
 }
@@ -517,48 +407,20 @@ fn whole(series: &Series) -> Result<u64, QueryError> {
         value if value > EXACT => format!("{value}, beyond what counts exactly"),
         value => format!("the fraction {value}"),
     };
-    Err(series
-        .fault(
-            "a whole number of requests, 0 or more",
-            found,
-            "name a counter of requests",
-        )
-        .into())
+    Err(series.fault("a whole number of requests, 0 or more", found, "name a counter of requests").into())
 }
 
-fn wrong_kind(
-    metric: &str,
-    expected: &'static str,
-    found: Kind,
-    advice: &'static str,
-) -> QueryError {
-    QueryError::WrongKind {
-        metric: metric.to_owned(),
-        expected,
-        found: found.name(),
-        advice,
-    }
+fn wrong_kind(metric: &str, expected: &'static str, found: Kind, advice: &'static str) -> QueryError {
+    QueryError::WrongKind { metric: metric.to_owned(), expected, found: found.name(), advice }
 }
 
 fn no_metric(exposition: &Exposition<'_>, metric: &str) -> Gap {
     let mut candidates = vec![format!("{metric}_total")];
-    candidates.extend(
-        ["_total", "_bucket", "_count"]
-            .iter()
-            .filter_map(|end| metric.strip_suffix(end))
-            .map(str::to_owned),
-    );
-    candidates.extend(
-        ["_seconds", "_milliseconds"]
-            .iter()
-            .map(|unit| format!("{metric}{unit}")),
-    );
-    let known =
-        |name: &String| exposition.knows(name) || exposition.knows(&format!("{name}_bucket"));
-    Gap::NoMetric {
-        metric: metric.to_owned(),
-        like: candidates.into_iter().find(known),
-    }
+    candidates
+        .extend(["_total", "_bucket", "_count"].iter().filter_map(|end| metric.strip_suffix(end)).map(str::to_owned));
+    candidates.extend(["_seconds", "_milliseconds"].iter().map(|unit| format!("{metric}{unit}")));
+    let known = |name: &String| exposition.knows(name) || exposition.knows(&format!("{name}_bucket"));
+    Gap::NoMetric { metric: metric.to_owned(), like: candidates.into_iter().find(known) }
 }
 
 /// Seconds as people write them: `250ms`, `2.5s`.

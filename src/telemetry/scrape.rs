@@ -78,43 +78,24 @@ pub enum Problem {
     #[error("expected a path that begins with `/`, found `{0}`; correct `path`")]
     Path(String),
     #[error("expected metrics, could not connect: {cause}; does the pod listen on this port?")]
-    Connect {
-        cause: String,
-        source: reqwest::Error,
-    },
-    #[error(
-        "expected an answer within {0:?}, found none; the pod hangs, or a NetworkPolicy drops the connection"
-    )]
+    Connect { cause: String, source: reqwest::Error },
+    #[error("expected an answer within {0:?}, found none; the pod hangs, or a NetworkPolicy drops the connection")]
     NoAnswer(Duration),
-    #[error(
-        "expected the whole text within {within:?}, found {bytes} bytes and no end; have the path answer faster"
-    )]
+    #[error("expected the whole text within {within:?}, found {bytes} bytes and no end; have the path answer faster")]
     TooSlow { within: Duration, bytes: usize },
     #[error("expected status 200, found {status}; {advice}")]
     Status { status: StatusCode, advice: String },
     #[error("expected plain text, found {header}: {value}; {advice}")]
-    Encoding {
-        header: HeaderName,
-        value: String,
-        advice: &'static str,
-    },
-    #[error(
-        "expected a whole answer, the connection broke after {bytes} bytes: {cause}; did the pod just stop?"
-    )]
-    Broken {
-        bytes: usize,
-        cause: String,
-        source: reqwest::Error,
-    },
+    Encoding { header: HeaderName, value: String, advice: &'static str },
+    #[error("expected a whole answer, the connection broke after {bytes} bytes: {cause}; did the pod just stop?")]
+    Broken { bytes: usize, cause: String, source: reqwest::Error },
     #[error("expected `# EOF` at the end of OpenMetrics text, found none: the text was cut")]
     NoEof,
     #[error(transparent)]
     Text(#[from] ExpositionError),
     #[error(transparent)]
     Query(#[from] QueryError),
-    #[error(
-        "reading the text was given up, as the controller is shutting down or the reader panicked"
-    )]
+    #[error("reading the text was given up, as the controller is shutting down or the reader panicked")]
     GivenUp,
 }
 
@@ -150,29 +131,19 @@ impl Scraper {
             .pool_max_idle_per_host(1)
             .pool_idle_timeout(Duration::from_secs(30))
             .build()?;
-        Ok(Scraper {
-            client,
-            settings,
-            big: Arc::new(Semaphore::new(BIG_AT_ONCE)),
-        })
+        Ok(Scraper { client, settings, big: Arc::new(Semaphore::new(BIG_AT_ONCE)) })
     }
 
     /// All targets at once, each with its own deadline; answers in the order of `targets`, with their index.
-    pub async fn scrape(
-        &self,
-        targets: &[Target],
-        query: &Query,
-    ) -> Vec<(usize, Result<PodCounts, ScrapeError>)> {
+    pub async fn scrape(&self, targets: &[Target], query: &Query) -> Vec<(usize, Result<PodCounts, ScrapeError>)> {
         // Named futures in a list: a closure over borrowed targets would not be `Send` for every lifetime.
         let mut scrapes = Vec::with_capacity(targets.len());
         for (index, target) in targets.iter().enumerate() {
             scrapes.push(self.scrape_indexed(index, target, query));
         }
         // Unordered, so that a hung pod does not keep the next ones from starting.
-        let mut results: Vec<_> = stream::iter(scrapes)
-            .buffer_unordered(self.settings.concurrency.max(1))
-            .collect()
-            .await;
+        let mut results: Vec<_> =
+            stream::iter(scrapes).buffer_unordered(self.settings.concurrency.max(1)).collect().await;
         results.sort_unstable_by_key(|(index, _)| *index);
         results
     }
@@ -184,11 +155,7 @@ impl Scraper {
         query: &Query,
     ) -> (usize, Result<PodCounts, ScrapeError>) {
         let result = self.scrape_one(target, query).await;
-        let error = |problem| ScrapeError {
-            pod: target.pod.clone(),
-            url: address(target),
-            problem,
-        };
+        let error = |problem| ScrapeError { pod: target.pod.clone(), url: address(target), problem };
         (index, result.map_err(error))
     }
 
@@ -197,15 +164,10 @@ impl Scraper {
         if body.bytes.len() <= BLOCKING_BYTES {
             return read_body(&body.bytes, body.open_metrics, &self.settings.limits, query);
         }
-        let Body {
-            bytes,
-            open_metrics,
-            big,
-        } = body;
+        let Body { bytes, open_metrics, big } = body;
         let limits = self.settings.limits;
         let query = query.clone();
-        let reading =
-            tokio::task::spawn_blocking(move || read_body(&bytes, open_metrics, &limits, &query));
+        let reading = tokio::task::spawn_blocking(move || read_body(&bytes, open_metrics, &limits, &query));
         let counts = reading.await.map_err(|_| Problem::GivenUp)?;
         drop(big);
         counts
@@ -233,10 +195,7 @@ impl Scraper {
         let mut response = match timeout_at(deadline, self.answer(url)).await {
             Err(_) => return Err(Problem::NoAnswer(within)),
             Ok(Err(source)) if source.is_connect() => {
-                return Err(Problem::Connect {
-                    cause: root_cause(&source),
-                    source: source.without_url(),
-                });
+                return Err(Problem::Connect { cause: root_cause(&source), source: source.without_url() });
             }
             Ok(Err(source)) => return Err(broken(0, source)),
             Ok(Ok(response)) => response,
@@ -248,9 +207,7 @@ impl Scraper {
 
         let limit = self.settings.limits.max_bytes;
         let too_large = |found| Problem::Text(ExpositionError::TooLarge { found, limit });
-        let announced = response
-            .content_length()
-            .and_then(|bytes| usize::try_from(bytes).ok());
+        let announced = response.content_length().and_then(|bytes| usize::try_from(bytes).ok());
         if let Some(found) = announced.filter(|bytes| *bytes > limit) {
             return Err(too_large(found));
         }
@@ -259,18 +216,11 @@ impl Scraper {
         loop {
             let chunk = match timeout_at(deadline, response.chunk()).await {
                 Err(_) => {
-                    return Err(Problem::TooSlow {
-                        within,
-                        bytes: bytes.len(),
-                    });
+                    return Err(Problem::TooSlow { within, bytes: bytes.len() });
                 }
                 Ok(Err(source)) => return Err(broken(bytes.len(), source)),
                 Ok(Ok(None)) => {
-                    return Ok(Body {
-                        bytes,
-                        open_metrics,
-                        big,
-                    });
+                    return Ok(Body { bytes, open_metrics, big });
                 }
                 Ok(Ok(Some(chunk))) => chunk,
             };
@@ -281,10 +231,7 @@ impl Scraper {
             if bytes.len() > BIG_BYTES && big.is_none() {
                 let permit: Result<_, AcquireError> = timeout_at(deadline, self.big.acquire())
                     .await
-                    .map_err(|_| Problem::TooSlow {
-                        within,
-                        bytes: bytes.len(),
-                    })?;
+                    .map_err(|_| Problem::TooSlow { within, bytes: bytes.len() })?;
                 big = Some(permit.map_err(|_| Problem::GivenUp)?);
             }
         }
@@ -298,12 +245,7 @@ struct Body<'a> {
     big: Option<SemaphorePermit<'a>>,
 }
 
-fn read_body(
-    bytes: &[u8],
-    open_metrics: bool,
-    limits: &Limits,
-    query: &Query,
-) -> Result<PodCounts, Problem> {
+fn read_body(bytes: &[u8], open_metrics: bool, limits: &Limits, query: &Query) -> Result<PodCounts, Problem> {
     let exposition = parse(bytes, limits)?;
     if open_metrics && !exposition.ends_with_eof() {
         return Err(Problem::NoEof);
@@ -313,26 +255,16 @@ fn read_body(
 
 fn address(target: &Target) -> String {
     // A socket address puts IPv6 in brackets.
-    format!(
-        "http://{}{}",
-        SocketAddr::new(target.ip, target.port),
-        target.path
-    )
+    format!("http://{}{}", SocketAddr::new(target.ip, target.port), target.path)
 }
 
 fn status_problem(status: StatusCode, headers: &HeaderMap) -> Problem {
     let advice = match status.as_u16() {
         300..=399 => match headers.get(LOCATION).and_then(|value| value.to_str().ok()) {
-            Some(location) => format!(
-                "redirects are not followed; it points to {}",
-                shorten(location)
-            ),
+            Some(location) => format!("redirects are not followed; it points to {}", shorten(location)),
             None => "redirects are not followed; correct `path`".to_owned(),
         },
-        401 | 403 => {
-            "the metrics ask for credentials, which Serin has none of; open the path to it"
-                .to_owned()
-        }
+        401 | 403 => "the metrics ask for credentials, which Serin has none of; open the path to it".to_owned(),
         404 => "correct `path` or `port`".to_owned(),
         429 => "the pod limits the rate; raise `interval`".to_owned(),
         _ => "see the logs of the pod".to_owned(),
@@ -342,42 +274,22 @@ fn status_problem(status: StatusCode, headers: &HeaderMap) -> Problem {
 
 /// Whether the text is OpenMetrics; an error when it is no text.
 fn check_headers(headers: &HeaderMap) -> Result<bool, Problem> {
-    let text = |name: HeaderName| {
-        headers
-            .get(name)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).to_lowercase())
-    };
-    if let Some(value) =
-        text(CONTENT_ENCODING).filter(|value| value != "identity" && !value.is_empty())
-    {
+    let text =
+        |name: HeaderName| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).to_lowercase());
+    if let Some(value) = text(CONTENT_ENCODING).filter(|value| value != "identity" && !value.is_empty()) {
         let advice = "nothing compressed was asked for; switch compression off for this path";
-        return Err(Problem::Encoding {
-            header: CONTENT_ENCODING,
-            value: shorten(&value),
-            advice,
-        });
+        return Err(Problem::Encoding { header: CONTENT_ENCODING, value: shorten(&value), advice });
     }
     let kind = text(CONTENT_TYPE).unwrap_or_default();
-    if ["protobuf", "text/html", "application/json"]
-        .iter()
-        .any(|other| kind.contains(other))
-    {
+    if ["protobuf", "text/html", "application/json"].iter().any(|other| kind.contains(other)) {
         let advice = "is this the port and path of metrics in the Prometheus text format?";
-        return Err(Problem::Encoding {
-            header: CONTENT_TYPE,
-            value: shorten(&kind),
-            advice,
-        });
+        return Err(Problem::Encoding { header: CONTENT_TYPE, value: shorten(&kind), advice });
     }
     Ok(kind.contains("openmetrics-text"))
 }
 
 fn broken(bytes: usize, source: reqwest::Error) -> Problem {
-    Problem::Broken {
-        bytes,
-        cause: root_cause(&source),
-        source: source.without_url(),
-    }
+    Problem::Broken { bytes, cause: root_cause(&source), source: source.without_url() }
 }
 
 /// reqwest's own message only says that sending failed; what people need lies at the bottom.
@@ -399,26 +311,19 @@ fn shorten(text: &str) -> String {
 pub fn pick(targets: &[Target], per_arm: usize) -> Vec<Target> {
     let mut chosen: Vec<usize> = Vec::new();
     for arm in [Arm::Stable, Arm::Canary] {
-        let mut ranked: Vec<_> = targets
-            .iter()
-            .enumerate()
-            .filter(|(_, target)| target.arm == arm)
-            .collect();
+        let mut ranked: Vec<_> = targets.iter().enumerate().filter(|(_, target)| target.arm == arm).collect();
         ranked.sort_by_key(|(_, target)| (rank(&target.pod), &target.pod));
         chosen.extend(ranked.into_iter().take(per_arm).map(|(index, _)| index));
     }
     chosen.sort_unstable();
-    chosen
-        .into_iter()
-        .filter_map(|index| targets.get(index).cloned())
-        .collect()
+    chosen.into_iter().filter_map(|index| targets.get(index).cloned()).collect()
 }
 
 /// FNV-1a with a final mix: the same in every build, unlike std's hasher.
 fn rank(pod: &str) -> u64 {
-    let hash = pod.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = pod
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 

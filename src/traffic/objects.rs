@@ -2,10 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use k8s_openapi::{
-    api::core::v1 as core,
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Resource, core::NamespaceResourceScope};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -70,7 +67,10 @@ impl Resource for HttpRoute {
 
 /// The field manager, other than Serin, that wrote the spec last.
 pub fn changed_by(metadata: &ObjectMeta) -> Option<String> {
-    let managers = metadata.managed_fields.iter().flatten().filter(|entry| entry.subresource.as_deref().unwrap_or("").is_empty());
-    let last = managers.filter(|entry| entry.manager.as_deref() != Some(names::MANAGER)).max_by_key(|entry| entry.time.clone())?;
+    let managers =
+        metadata.managed_fields.iter().flatten().filter(|entry| entry.subresource.as_deref().unwrap_or("").is_empty());
+    let last = managers
+        .filter(|entry| entry.manager.as_deref() != Some(names::MANAGER))
+        .max_by_key(|entry| entry.time.clone())?;
     last.manager.clone()
 }

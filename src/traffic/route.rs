@@ -57,7 +57,8 @@ pub fn shape(route: &HttpRoute, apex: &str, canary: &str) -> Shape {
         let (Some(stable), canary) = (sum(apex), sum(canary)) else { continue };
         shape.rules += 1;
         if let Some(canary) = canary {
-            let percent = if stable + canary == 0 { 0 } else { (200 * canary + stable + canary) / (2 * (stable + canary)) };
+            let percent =
+                if stable + canary == 0 { 0 } else { (200 * canary + stable + canary) / (2 * (stable + canary)) };
             let percent = u32::try_from(percent).unwrap_or(100);
             shape.weight = Some(shape.weight.map_or(percent, |other| other.max(percent)));
         }
@@ -96,7 +97,11 @@ pub fn set_weight(route: &HttpRoute, apex: &str, canary: &str, weight: u32, know
             let whole = original(reference, &mut originals).min(MAX_WEIGHT / 100);
             if names(reference, apex, namespace) {
                 after.push(with_weight(reference, whole * u64::from(100 - weight.min(100))));
-                let mut partner = before.iter().find(|other| names(other, canary, namespace)).cloned().unwrap_or_else(|| reference.clone());
+                let mut partner = before
+                    .iter()
+                    .find(|other| names(other, canary, namespace))
+                    .cloned()
+                    .unwrap_or_else(|| reference.clone());
                 partner["name"] = json!(canary);
                 partner["port"] = reference.get("port").cloned().unwrap_or(Value::Null);
                 after.push(with_weight(&partner, whole * u64::from(weight.min(100))));
@@ -163,7 +168,8 @@ pub fn accepted(route: &HttpRoute) -> Result<(), String> {
     for status in statuses {
         for kind in ["Accepted", "ResolvedRefs"] {
             let conditions = status.get("conditions").and_then(Value::as_array).into_iter().flatten();
-            let condition = conditions.into_iter().find(|condition| condition.get("type").and_then(Value::as_str) == Some(kind));
+            let condition =
+                conditions.into_iter().find(|condition| condition.get("type").and_then(Value::as_str) == Some(kind));
             let Some(condition) = condition else { return Err(format!("its gateway has not said {kind}")) };
             let text = |name: &str| condition.get(name).and_then(Value::as_str).unwrap_or_default();
             if condition.get("observedGeneration").and_then(Value::as_i64).unwrap_or(0) < generation {
@@ -222,8 +228,11 @@ mod tests {
         let (patch, originals) = set_weight(&before, "auth", "auth-canary", 5, &Originals::new());
         let shifted = applied(&before, patch);
         assert_eq!(shape(&shifted, "auth", "auth-canary"), Shape { rules: 1, weight: Some(5) });
-        assert_eq!(shifted.spec["rules"][0]["backendRefs"], json!([
-            {"name": "auth", "port": 80, "weight": 95}, {"name": "auth-canary", "port": 80, "weight": 5}]));
+        assert_eq!(
+            shifted.spec["rules"][0]["backendRefs"],
+            json!([
+            {"name": "auth", "port": 80, "weight": 95}, {"name": "auth-canary", "port": 80, "weight": 5}])
+        );
         assert_eq!(shifted.spec["rules"][1], before.spec["rules"][1]);
 
         let (patch, originals) = set_weight(&shifted, "auth", "auth-canary", 50, &originals);

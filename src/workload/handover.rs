@@ -63,7 +63,9 @@ mod tests {
 
     #[test]
     fn surge_is_counted_as_kubernetes_does() {
-        for (surge, replicas, pods) in [(json!("25%"), 4, 1), (json!("25%"), 5, 2), (json!(3), 10, 3), (Value::Null, 4, 0)] {
+        for (surge, replicas, pods) in
+            [(json!("25%"), 4, 1), (json!("25%"), 5, 2), (json!(3), 10, 3), (Value::Null, 4, 0)]
+        {
             let mut deployment = Deployment::default();
             deployment.spec.replicas = replicas;
             deployment.spec.strategy = json!({"rollingUpdate": {"maxSurge": surge}});

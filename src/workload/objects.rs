@@ -162,7 +162,8 @@ impl Pod {
     }
     /// Restarts of all its containers; one that is down right now counts as the restart that it will be.
     pub fn restarts(&self) -> u32 {
-        let down = |status: &ContainerStatus| u32::from(!status.state.terminated.is_null() && self.status.phase == "Running");
+        let down =
+            |status: &ContainerStatus| u32::from(!status.state.terminated.is_null() && self.status.phase == "Running");
         self.status.container_statuses.iter().map(|status| status.restart_count + down(status)).sum()
     }
     /// Why a container does not start, in Kubernetes' words.

@@ -43,7 +43,8 @@ pub fn hash(digest: &str, run: &str) -> String {
 
 /// Container name to image.
 pub fn images(template: &Value) -> BTreeMap<String, String> {
-    let text = |container: &Value, name: &str| container.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |container: &Value, name: &str| container.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     containers(template).map(|container| (text(container, "name"), text(container, "image"))).collect()
 }
 
@@ -80,7 +81,8 @@ mod tests {
 
     #[test]
     fn the_hash_label_does_not_make_a_version() {
-        let plain = json!({"metadata": {"labels": {"app": "auth"}}, "spec": {"containers": [{"name": "a", "image": "x:1"}]}});
+        let plain =
+            json!({"metadata": {"labels": {"app": "auth"}}, "spec": {"containers": [{"name": "a", "image": "x:1"}]}});
         let mut hashed = plain.clone();
         hashed["metadata"]["labels"][HASH_LABEL] = json!("abc");
         hashed["metadata"]["creationTimestamp"] = Value::Null;
@@ -101,7 +103,8 @@ mod tests {
 
     #[test]
     fn a_metrics_port_is_found_by_name_or_number() {
-        let template = json!({"spec": {"containers": [{"name": "a", "ports": [{"name": "http", "containerPort": 8080}]}]}});
+        let template =
+            json!({"spec": {"containers": [{"name": "a", "ports": [{"name": "http", "containerPort": 8080}]}]}});
         assert_eq!(port(&template, "http"), Some(8080));
         assert_eq!(port(&template, "9090"), Some(9090));
         assert_eq!(port(&template, "metrics"), None);

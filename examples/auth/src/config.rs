@@ -29,16 +29,9 @@ const FAULT_NAMES: [&str; 10] = [
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
     #[error("{name}: expected {expected}, found {found:?}")]
-    Invalid {
-        name: String,
-        expected: String,
-        found: String,
-    },
+    Invalid { name: String, expected: String, found: String },
     #[error("{name}: expected {expected}, found nothing; set it in the environment")]
-    Missing {
-        name: &'static str,
-        expected: String,
-    },
+    Missing { name: &'static str, expected: String },
 }
 
 /// Bytes that no debug output shows.
@@ -74,18 +67,11 @@ pub struct Config {
 
 impl Config {
     /// Reads the variables of a process (`std::env::vars_os()`).
-    pub fn from_vars(
-        vars: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, ConfigError> {
+    pub fn from_vars(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
         // Foreign variables may be anything; lossy text makes ours invalid and leaves the others alone.
         let vars = Vars(
             vars.into_iter()
-                .map(|(name, value)| {
-                    (
-                        name.to_string_lossy().into_owned(),
-                        value.to_string_lossy().into_owned(),
-                    )
-                })
+                .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
                 .collect(),
         );
         vars.refuse_unknown_faults()?;
@@ -100,9 +86,7 @@ impl Config {
                 true => Some(vars.address("CONTROL_LISTEN", "0.0.0.0:8081")?),
                 false => None,
             },
-            session_ttl: vars
-                .duration("SESSION_TTL")?
-                .unwrap_or(Duration::from_secs(3600)),
+            session_ttl: vars.duration("SESSION_TTL")?.unwrap_or(Duration::from_secs(3600)),
             drain: vars.duration("DRAIN")?.unwrap_or(Duration::from_secs(3)),
             users: vars.users(&session_key.0)?,
             session_key,
@@ -127,11 +111,7 @@ impl Config {
 }
 
 fn invalid(name: &str, expected: &str, found: &str) -> ConfigError {
-    ConfigError::Invalid {
-        name: name.to_owned(),
-        expected: expected.to_owned(),
-        found: found.to_owned(),
-    }
+    ConfigError::Invalid { name: name.to_owned(), expected: expected.to_owned(), found: found.to_owned() }
 }
 
 /// The raw variables, with one reader for each type. An empty value counts as left out.
@@ -139,23 +119,13 @@ struct Vars(BTreeMap<String, String>);
 
 impl Vars {
     fn text(&self, name: &str) -> Option<&str> {
-        self.0
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     fn refuse_unknown_faults(&self) -> Result<(), ConfigError> {
-        let unknown = self
-            .0
-            .keys()
-            .find(|name| name.starts_with("FAULT_") && !FAULT_NAMES.contains(&name.as_str()));
+        let unknown = self.0.keys().find(|name| name.starts_with("FAULT_") && !FAULT_NAMES.contains(&name.as_str()));
         match unknown {
-            Some(name) => Err(invalid(
-                "environment",
-                &format!("one of {}", FAULT_NAMES.join(", ")),
-                name,
-            )),
+            Some(name) => Err(invalid("environment", &format!("one of {}", FAULT_NAMES.join(", ")), name)),
             None => Ok(()),
         }
     }
@@ -171,54 +141,36 @@ impl Vars {
     fn duration(&self, name: &str) -> Result<Option<Duration>, ConfigError> {
         self.text(name)
             .map(|text| {
-                humantime::parse_duration(text)
-                    .map_err(|_| invalid(name, "a duration such as 400ms or 5s", text))
+                humantime::parse_duration(text).map_err(|_| invalid(name, "a duration such as 400ms or 5s", text))
             })
             .transpose()
     }
 
     fn share(&self, name: &str) -> Result<Option<Share>, ConfigError> {
-        self.text(name)
-            .map(|text| {
-                text.parse()
-                    .map_err(|_| invalid(name, Share::EXPECTED, text))
-            })
-            .transpose()
+        self.text(name).map(|text| text.parse().map_err(|_| invalid(name, Share::EXPECTED, text))).transpose()
     }
 
     fn address(&self, name: &str, default: &str) -> Result<SocketAddr, ConfigError> {
         let text = self.text(name).unwrap_or(default);
-        text.parse()
-            .map_err(|_| invalid(name, "an address and port such as 0.0.0.0:8080", text))
+        text.parse().map_err(|_| invalid(name, "an address and port such as 0.0.0.0:8080", text))
     }
 
     fn session_key(&self) -> Result<Secret, ConfigError> {
-        let expected =
-            format!("a secret of at least {SHORTEST_KEY} bytes, the same for all replicas");
+        let expected = format!("a secret of at least {SHORTEST_KEY} bytes, the same for all replicas");
         match self.text("SESSION_KEY") {
-            None => Err(ConfigError::Missing {
-                name: "SESSION_KEY",
-                expected,
-            }),
+            None => Err(ConfigError::Missing { name: "SESSION_KEY", expected }),
             // The key itself stays out of the log.
-            Some(key) if key.len() < SHORTEST_KEY => Err(invalid(
-                "SESSION_KEY",
-                &expected,
-                &format!("({} bytes)", key.len()),
-            )),
+            Some(key) if key.len() < SHORTEST_KEY => {
+                Err(invalid("SESSION_KEY", &expected, &format!("({} bytes)", key.len())))
+            }
             Some(key) => Ok(Secret(key.as_bytes().to_vec())),
         }
     }
 
     fn users(&self, key: &[u8]) -> Result<Users, ConfigError> {
         let text = self.text("USERS").unwrap_or("alice:wonderland");
-        Users::parse(text, key).map_err(|problem| {
-            invalid(
-                "USERS",
-                "NAME:PASSWORD pairs with commas between them",
-                &problem,
-            )
-        })
+        Users::parse(text, key)
+            .map_err(|problem| invalid("USERS", "NAME:PASSWORD pairs with commas between them", &problem))
     }
 
     fn faults(&self) -> Result<Faults, ConfigError> {
@@ -226,10 +178,7 @@ impl Vars {
         let latency_share = self.share("FAULT_LATENCY_SHARE")?;
         if let (None, Some(_)) = (latency, latency_share) {
             let expected = "a duration, since FAULT_LATENCY_SHARE is set".to_owned();
-            return Err(ConfigError::Missing {
-                name: "FAULT_LATENCY",
-                expected,
-            });
+            return Err(ConfigError::Missing { name: "FAULT_LATENCY", expected });
         }
         Ok(Faults {
             errors: self.share("FAULT_ERRORS")?.unwrap_or(Share::NONE),
@@ -256,10 +205,7 @@ impl Vars {
 
     fn seed(&self) -> Result<Option<u64>, ConfigError> {
         self.text("FAULT_SEED")
-            .map(|text| {
-                text.parse()
-                    .map_err(|_| invalid("FAULT_SEED", "a whole number from 0", text))
-            })
+            .map(|text| text.parse().map_err(|_| invalid("FAULT_SEED", "a whole number from 0", text)))
             .transpose()
     }
 }
@@ -303,87 +249,34 @@ mod tests {
         assert_eq!(config.crash, Some(Duration::from_secs(5)));
         assert!(config.refuse && !config.faults.hang);
         assert_eq!(config.control.map(|address| address.port()), Some(8081));
-        assert_eq!(
-            parse(&[("FAULT_CRASH", "start")]).unwrap().crash,
-            Some(Duration::ZERO)
-        );
-        assert_eq!(
-            parse(&[("FAULT_LATENCY", "1s")])
-                .unwrap()
-                .faults
-                .latency_share,
-            Share::ALL
-        );
+        assert_eq!(parse(&[("FAULT_CRASH", "start")]).unwrap().crash, Some(Duration::ZERO));
+        assert_eq!(parse(&[("FAULT_LATENCY", "1s")]).unwrap().faults.latency_share, Share::ALL);
     }
 
     #[test]
     fn what_is_wrong_is_said_in_one_line() {
         for (name, value, says) in [
-            (
-                "FAULT_ERRORS",
-                "0.2",
-                "FAULT_ERRORS: expected a share such as 20% or 0.5%, found \"0.2\"",
-            ),
-            (
-                "FAULT_LATENCY",
-                "400",
-                "FAULT_LATENCY: expected a duration such as 400ms or 5s, found \"400\"",
-            ),
-            (
-                "FAULT_CRASH",
-                "5s",
-                "FAULT_CRASH: expected \"start\" or \"after 5s\", found \"5s\"",
-            ),
-            (
-                "FAULT_HANG",
-                "yes",
-                "FAULT_HANG: expected true or false, found \"yes\"",
-            ),
-            (
-                "FAULT_SEED",
-                "x",
-                "FAULT_SEED: expected a whole number from 0, found \"x\"",
-            ),
-            (
-                "LISTEN",
-                "8080",
-                "LISTEN: expected an address and port such as 0.0.0.0:8080, found \"8080\"",
-            ),
-            (
-                "VERSION",
-                "v\n2",
-                "VERSION: expected text fit for a header, found \"v\\n2\"",
-            ),
+            ("FAULT_ERRORS", "0.2", "FAULT_ERRORS: expected a share such as 20% or 0.5%, found \"0.2\""),
+            ("FAULT_LATENCY", "400", "FAULT_LATENCY: expected a duration such as 400ms or 5s, found \"400\""),
+            ("FAULT_CRASH", "5s", "FAULT_CRASH: expected \"start\" or \"after 5s\", found \"5s\""),
+            ("FAULT_HANG", "yes", "FAULT_HANG: expected true or false, found \"yes\""),
+            ("FAULT_SEED", "x", "FAULT_SEED: expected a whole number from 0, found \"x\""),
+            ("LISTEN", "8080", "LISTEN: expected an address and port such as 0.0.0.0:8080, found \"8080\""),
+            ("VERSION", "v\n2", "VERSION: expected text fit for a header, found \"v\\n2\""),
         ] {
             assert_eq!(parse(&[(name, value)]).unwrap_err().to_string(), says);
         }
         let typo = parse(&[("FAULT_ERROR", "20%")]).unwrap_err().to_string();
-        assert!(
-            typo.contains("one of FAULT_CONTROL") && typo.ends_with("found \"FAULT_ERROR\""),
-            "{typo}"
-        );
-        let alone = parse(&[("FAULT_LATENCY_SHARE", "20%")])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            alone.starts_with("FAULT_LATENCY: expected a duration"),
-            "{alone}"
-        );
+        assert!(typo.contains("one of FAULT_CONTROL") && typo.ends_with("found \"FAULT_ERROR\""), "{typo}");
+        let alone = parse(&[("FAULT_LATENCY_SHARE", "20%")]).unwrap_err().to_string();
+        assert!(alone.starts_with("FAULT_LATENCY: expected a duration"), "{alone}");
     }
 
     #[test]
     fn a_key_is_needed_and_never_printed() {
         let missing = Config::from_vars([]).unwrap_err().to_string();
-        assert!(
-            missing.starts_with("SESSION_KEY: expected a secret of at least 16 bytes"),
-            "{missing}"
-        );
-        let short = Config::from_vars([("SESSION_KEY".into(), "hush".into())])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            short.ends_with("found \"(4 bytes)\"") && !short.contains("hush"),
-            "{short}"
-        );
+        assert!(missing.starts_with("SESSION_KEY: expected a secret of at least 16 bytes"), "{missing}");
+        let short = Config::from_vars([("SESSION_KEY".into(), "hush".into())]).unwrap_err().to_string();
+        assert!(short.ends_with("found \"(4 bytes)\"") && !short.contains("hush"), "{short}");
     }
 }

@@ -32,9 +32,7 @@ impl FromStr for Share {
             .and_then(|digits| digits.parse::<f64>().ok())
             .filter(|percent| *percent <= 100.0)
             .map(|percent| Share(percent / 100.0))
-            .ok_or_else(|| ShareError {
-                found: text.to_owned(),
-            })
+            .ok_or_else(|| ShareError { found: text.to_owned() })
     }
 }
 
@@ -85,17 +83,8 @@ impl Faults {
             let latency = humantime::format_duration(self.latency);
             on.push(format!("latency {latency} for {}", self.latency_share));
         }
-        let flags = [
-            (self.never_ready, "never ready"),
-            (self.hang, "hang"),
-            (self.hang_all, "hang all"),
-        ];
-        on.extend(
-            flags
-                .iter()
-                .filter(|(set, _)| *set)
-                .map(|(_, name)| (*name).to_owned()),
-        );
+        let flags = [(self.never_ready, "never ready"), (self.hang, "hang"), (self.hang_all, "hang all")];
+        on.extend(flags.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).to_owned()));
         on
     }
 }
@@ -124,13 +113,9 @@ impl Change {
     /// The faults after this change; on an error nothing changes.
     pub fn apply(&self, before: Faults) -> Result<Faults, ChangeError> {
         Ok(Faults {
-            errors: parse_or(
-                "errors",
-                Share::EXPECTED,
-                self.errors.as_deref(),
-                before.errors,
-                |text| text.parse().ok(),
-            )?,
+            errors: parse_or("errors", Share::EXPECTED, self.errors.as_deref(), before.errors, |text| {
+                text.parse().ok()
+            })?,
             latency: parse_or(
                 "latency",
                 "a duration such as 400ms or 5s",
@@ -161,11 +146,7 @@ fn parse_or<T>(
 ) -> Result<T, ChangeError> {
     match text {
         None => Ok(before),
-        Some(text) => parse(text).ok_or_else(|| ChangeError {
-            name,
-            expected,
-            found: text.to_owned(),
-        }),
+        Some(text) => parse(text).ok_or_else(|| ChangeError { name, expected, found: text.to_owned() }),
     }
 }
 
@@ -180,15 +161,8 @@ pub struct Fate {
 /// Draws the fate of a request.
 pub fn draw(faults: &Faults, dice: &mut fastrand::Rng) -> Fate {
     // Both are always thrown, so that one fault's sequence doesn't depend on the other being on.
-    let (slow, error) = (
-        dice.f64() < faults.latency_share.0,
-        dice.f64() < faults.errors.0,
-    );
-    Fate {
-        wait: if slow { faults.latency } else { Duration::ZERO },
-        error,
-        hang: faults.hang,
-    }
+    let (slow, error) = (dice.f64() < faults.latency_share.0, dice.f64() < faults.errors.0);
+    Fate { wait: if slow { faults.latency } else { Duration::ZERO }, error, hang: faults.hang }
 }
 
 /// The faults in force, and the dice.
@@ -227,19 +201,11 @@ mod tests {
 
     #[test]
     fn shares_are_percentages() {
-        for (text, share) in [
-            ("0%", 0.0),
-            ("1%", 0.01),
-            ("0.5%", 0.005),
-            ("20%", 0.2),
-            ("100%", 1.0),
-        ] {
+        for (text, share) in [("0%", 0.0), ("1%", 0.01), ("0.5%", 0.005), ("20%", 0.2), ("100%", 1.0)] {
             assert_eq!(text.parse(), Ok(Share(share)), "{text}");
             assert_eq!(Share(share).to_string(), text);
         }
-        for text in [
-            "", "%", "20", "0.2", "101%", "-1%", "1e1%", "inf%", "NaN%", "20 %", ".%",
-        ] {
+        for text in ["", "%", "20", "0.2", "101%", "-1%", "1e1%", "inf%", "NaN%", "20 %", ".%"] {
             assert!(text.parse::<Share>().is_err(), "{text}");
         }
     }
@@ -260,19 +226,13 @@ mod tests {
         assert!(errors.abs_diff(20_000) < 640, "{errors}");
         assert!(slow.abs_diff(30_000) < 730, "{slow}");
         let mut again = fastrand::Rng::with_seed(7);
-        assert!(
-            fates.iter().all(|fate| *fate == draw(&faults, &mut again)),
-            "a seed repeats"
-        );
+        assert!(fates.iter().all(|fate| *fate == draw(&faults, &mut again)), "a seed repeats");
     }
 
     #[test]
     fn none_is_never_and_all_is_always() {
         let mut dice = fastrand::Rng::with_seed(1);
-        let all = Faults {
-            errors: Share::ALL,
-            ..Faults::default()
-        };
+        let all = Faults { errors: Share::ALL, ..Faults::default() };
         for _ in 0..10_000 {
             assert_eq!(draw(&Faults::default(), &mut dice), Fate::default());
             assert!(draw(&all, &mut dice).error);
@@ -281,27 +241,15 @@ mod tests {
 
     #[test]
     fn a_change_leaves_the_rest_alone() {
-        let before = Faults {
-            hang: true,
-            ..Faults::default()
-        };
+        let before = Faults { hang: true, ..Faults::default() };
         let change: Change = serde_json::from_str(r#"{"errors": "20%"}"#).unwrap();
         let after = change.apply(before).unwrap();
-        assert_eq!(
-            after,
-            Faults {
-                errors: Share(0.2),
-                ..before
-            }
-        );
+        assert_eq!(after, Faults { errors: Share(0.2), ..before });
         let end: Change = serde_json::from_str(r#"{"errors": "0%", "hang": false}"#).unwrap();
         assert_eq!(end.apply(after).unwrap(), Faults::default());
         let wrong: Change = serde_json::from_str(r#"{"latency": "slow"}"#).unwrap();
         let says = wrong.apply(before).unwrap_err().to_string();
-        assert_eq!(
-            says,
-            "latency: expected a duration such as 400ms or 5s, found \"slow\""
-        );
+        assert_eq!(says, "latency: expected a duration such as 400ms or 5s, found \"slow\"");
         assert!(serde_json::from_str::<Change>(r#"{"crash": "start"}"#).is_err());
     }
 
@@ -315,9 +263,6 @@ mod tests {
             hang_all: true,
             ..Faults::default()
         };
-        assert_eq!(
-            faults.summary(),
-            ["errors 1%", "latency 400ms for 30%", "hang all"]
-        );
+        assert_eq!(faults.summary(), ["errors 1%", "latency 400ms for 30%", "hang all"]);
     }
 }

@@ -76,12 +76,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .fallback(|| async {
-            problem(
-                StatusCode::NOT_FOUND,
-                "expected /login or /session, found another path",
-            )
-        })
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "expected /login or /session, found another path") })
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(from_fn_with_state(app.clone(), hang_all))
         .layer(from_fn_with_state(app.clone(), mark))
@@ -90,9 +85,7 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// The port that changes faults at run time.
 pub fn control_router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/faults", post(change_faults).get(list_faults))
-        .with_state(app)
+    Router::new().route("/faults", post(change_faults).get(list_faults)).with_state(app)
 }
 
 #[derive(Deserialize)]
@@ -118,10 +111,7 @@ async fn session(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "));
     let Some(token) = bearer else {
-        return problem(
-            StatusCode::UNAUTHORIZED,
-            "expected the header Authorization: Bearer TOKEN",
-        );
+        return problem(StatusCode::UNAUTHORIZED, "expected the header Authorization: Bearer TOKEN");
     };
     match app.signer.check(token, unix_seconds()) {
         Ok(user) => Json(json!({"user": user})).into_response(),
@@ -147,16 +137,10 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-async fn change_faults(
-    State(app): State<Arc<App>>,
-    body: Bytes,
-) -> Response {
+async fn change_faults(State(app): State<Arc<App>>, body: Bytes) -> Response {
     // Whatever the content type says: kubectl's raw requests name none.
     let changed = match Json::<Change>::from_bytes(&body) {
-        Ok(Json(change)) => app
-            .faults
-            .change(&change)
-            .map_err(|error| error.to_string()),
+        Ok(Json(change)) => app.faults.change(&change).map_err(|error| error.to_string()),
         Err(rejection) => Err(rejection.body_text()),
     };
     match changed {
@@ -170,27 +154,13 @@ async fn list_faults(State(app): State<Arc<App>>) -> Response {
 }
 
 /// Counts and times what business routes answer, faults included.
-async fn measure(
-    State(app): State<Arc<App>>,
-    path: MatchedPath,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn measure(State(app): State<Arc<App>>, path: MatchedPath, request: Request, next: Next) -> Response {
     // Labels are constants, so nobody can grow their number by asking.
-    let route = if path.as_str() == LOGIN {
-        LOGIN
-    } else {
-        SESSION
-    };
+    let route = if path.as_str() == LOGIN { LOGIN } else { SESSION };
     let method = request.method().clone();
     let arrived = Instant::now();
     let response = next.run(request).await;
-    app.metrics.record(
-        route,
-        &method,
-        response.status().as_u16(),
-        arrived.elapsed(),
-    );
+    app.metrics.record(route, &method, response.status().as_u16(), arrived.elapsed());
     response
 }
 
@@ -204,10 +174,7 @@ async fn misbehave(State(app): State<Arc<App>>, request: Request, next: Next) ->
         tokio::time::sleep(fate.wait).await;
     }
     if fate.error {
-        return problem(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "something went wrong (fault)",
-        );
+        return problem(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong (fault)");
     }
     next.run(request).await
 }
@@ -223,13 +190,9 @@ async fn hang_all(State(app): State<Arc<App>>, request: Request, next: Next) -> 
 /// What every answer carries: the version and, when stopping, the request to come back on another connection.
 async fn mark(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    response
-        .headers_mut()
-        .insert("x-version", app.version.clone());
+    response.headers_mut().insert("x-version", app.version.clone());
     if app.is_draining() {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -239,7 +202,5 @@ fn problem(status: StatusCode, error: &str) -> Response {
 }
 
 fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -23,9 +23,7 @@ const FINISH: Duration = Duration::from_secs(8);
 const REFUSE_AFTER: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Error)]
-#[error(
-    "expected a free address to listen on, found {address} ({source}); set {variable} to another one"
-)]
+#[error("expected a free address to listen on, found {address} ({source}); set {variable} to another one")]
 pub struct BindError {
     address: SocketAddr,
     variable: &'static str,
@@ -85,9 +83,7 @@ impl Server {
     pub async fn run<W>(self, stop: impl Future<Output = W>) -> Ended<W> {
         let (close, closed) = watch::channel(false);
         let serving = serve(self.listener, router(self.app.clone()), closed.clone());
-        let control = self
-            .control
-            .map(|(listener, _)| serve(listener, control_router(self.app.clone()), closed));
+        let control = self.control.map(|(listener, _)| serve(listener, control_router(self.app.clone()), closed));
         let why = tokio::select! {
             why = stop => why,
             () = crash(self.crash) => return Ended::Crashed,
@@ -104,26 +100,15 @@ impl Server {
     }
 }
 
-async fn bind(
-    address: SocketAddr,
-    variable: &'static str,
-) -> Result<(TcpListener, SocketAddr), BindError> {
-    let failed = |source| BindError {
-        address,
-        variable,
-        source,
-    };
+async fn bind(address: SocketAddr, variable: &'static str) -> Result<(TcpListener, SocketAddr), BindError> {
+    let failed = |source| BindError { address, variable, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
 
 /// Serves in the background until `closed`, then lets the listener go and finishes what is under way.
-fn serve(
-    listener: TcpListener,
-    router: Router,
-    mut closed: watch::Receiver<bool>,
-) -> JoinHandle<()> {
+fn serve(listener: TcpListener, router: Router, mut closed: watch::Receiver<bool>) -> JoinHandle<()> {
     // Answers are small: Nagle would only hold them back. A socket that can't be set serves all the same.
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
@@ -134,9 +119,7 @@ fn serve(
     };
     tokio::spawn(async move {
         // Never fails: accepting is tried again for ever.
-        let _ = axum::serve(listener, router)
-            .with_graceful_shutdown(until)
-            .await;
+        let _ = axum::serve(listener, router).with_graceful_shutdown(until).await;
     })
 }
 

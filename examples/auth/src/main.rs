@@ -14,17 +14,11 @@ async fn main() -> ExitCode {
     };
     let version = config.version.clone();
     if config.crash.is_some_and(|after| after.is_zero()) {
-        println!(
-            "{}",
-            json!({"msg": "crashed", "version": version, "why": "FAULT_CRASH=start"})
-        );
+        println!("{}", json!({"msg": "crashed", "version": version, "why": "FAULT_CRASH=start"}));
         return ExitCode::from(1);
     }
     let faults = config.faults_summary();
-    let (mut terminate, mut interrupt) = match (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) {
+    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
         (Err(error), _) | (_, Err(error)) => return fail(1, &error),
     };
@@ -44,17 +38,11 @@ async fn main() -> ExitCode {
     };
     match server.run(stop).await {
         Ended::Stopped { why, unfinished } => {
-            println!(
-                "{}",
-                json!({"msg": "stopped", "version": version, "why": why, "unfinished_in_time": unfinished})
-            );
+            println!("{}", json!({"msg": "stopped", "version": version, "why": why, "unfinished_in_time": unfinished}));
             ExitCode::SUCCESS
         }
         Ended::Crashed => {
-            println!(
-                "{}",
-                json!({"msg": "crashed", "version": version, "why": "FAULT_CRASH"})
-            );
+            println!("{}", json!({"msg": "crashed", "version": version, "why": "FAULT_CRASH"}));
             ExitCode::from(1)
         }
     }

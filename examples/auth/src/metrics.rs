@@ -36,39 +36,23 @@ impl Metrics {
     pub fn new() -> Self {
         let requests = Family::<RequestLabels, Counter>::default();
         let duration =
-            Family::<RouteLabels, Histogram, fn() -> Histogram>::new_with_constructor(|| {
-                Histogram::new(BUCKETS)
-            });
+            Family::<RouteLabels, Histogram, fn() -> Histogram>::new_with_constructor(|| Histogram::new(BUCKETS));
         let mut registry = Registry::default();
         // Written as `http_requests_total`: the encoder adds the suffix of a counter.
-        registry.register(
-            "http_requests",
-            "Business requests answered",
-            requests.clone(),
-        );
+        registry.register("http_requests", "Business requests answered", requests.clone());
         registry.register(
             "http_request_duration_seconds",
             "Time from a business request's arrival to its answer",
             duration.clone(),
         );
-        Self {
-            registry,
-            requests,
-            duration,
-        }
+        Self { registry, requests, duration }
     }
 
     /// Counts one answered request.
     pub fn record(&self, route: &'static str, method: &Method, code: u16, took: Duration) {
-        let labels = RequestLabels {
-            code,
-            route,
-            method: method_label(method),
-        };
+        let labels = RequestLabels { code, route, method: method_label(method) };
         self.requests.get_or_create(&labels).inc();
-        self.duration
-            .get_or_create(&RouteLabels { route })
-            .observe(took.as_secs_f64());
+        self.duration.get_or_create(&RouteLabels { route }).observe(took.as_secs_f64());
     }
 
     pub fn text(&self) -> Result<String, std::fmt::Error> {
@@ -118,30 +102,21 @@ mod tests {
                 other => panic!("{other:?} in {text}"),
             }
         };
-        assert_eq!(
-            (count("200", "/login"), count("500", "/session")),
-            (2.0, 1.0)
-        );
+        assert_eq!((count("200", "/login"), count("500", "/session")), (2.0, 1.0));
 
         let buckets = |route: &str| {
-            let sample = scrape.samples.iter().find(|s| {
-                s.metric == "http_request_duration_seconds" && s.labels.get("route") == Some(route)
-            });
+            let sample = scrape
+                .samples
+                .iter()
+                .find(|s| s.metric == "http_request_duration_seconds" && s.labels.get("route") == Some(route));
             match sample.map(|s| &s.value) {
-                Some(Value::Histogram(counts)) => counts
-                    .iter()
-                    .map(|c| (c.less_than, c.count))
-                    .collect::<Vec<_>>(),
+                Some(Value::Histogram(counts)) => counts.iter().map(|c| (c.less_than, c.count)).collect::<Vec<_>>(),
                 other => panic!("{other:?} in {text}"),
             }
         };
         let login = buckets("/login");
         assert_eq!(login.len(), BUCKETS.len() + 1);
-        assert!(
-            login.contains(&(0.025, 1.0))
-                && login.contains(&(0.25, 1.0))
-                && login.contains(&(0.5, 2.0))
-        );
+        assert!(login.contains(&(0.025, 1.0)) && login.contains(&(0.25, 1.0)) && login.contains(&(0.5, 2.0)));
         assert!(buckets("/session").contains(&(5.0, 0.0)));
         assert!(buckets("/session").contains(&(f64::INFINITY, 1.0)));
         assert!(text.ends_with("# EOF\n"));

@@ -33,53 +33,26 @@ pub struct Signer {
 
 impl Signer {
     pub fn new(key: &[u8], ttl: Duration) -> Self {
-        Self {
-            mac: keyed(key),
-            ttl,
-        }
+        Self { mac: keyed(key), ttl }
     }
 
     /// A token for `user`; `now` in Unix seconds.
     pub fn sign(&self, user: &str, now: u64) -> String {
-        let claims = Claims {
-            user: user.to_owned(),
-            ends: now.saturating_add(self.ttl.as_secs()),
-        };
+        let claims = Claims { user: user.to_owned(), ends: now.saturating_add(self.ttl.as_secs()) };
         let claims = serde_json::json!(claims).to_string();
-        let mac = self
-            .mac
-            .clone()
-            .chain_update(&claims)
-            .finalize()
-            .into_bytes();
-        format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(claims),
-            URL_SAFE_NO_PAD.encode(mac)
-        )
+        let mac = self.mac.clone().chain_update(&claims).finalize().into_bytes();
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(claims), URL_SAFE_NO_PAD.encode(mac))
     }
 
     /// The user whom the token was given to.
     pub fn check(&self, token: &str, now: u64) -> Result<String, TokenError> {
         let (claims, mac) = token.split_once('.').ok_or(TokenError::Malformed)?;
-        let claims = URL_SAFE_NO_PAD
-            .decode(claims)
-            .map_err(|_| TokenError::Malformed)?;
-        let mac = URL_SAFE_NO_PAD
-            .decode(mac)
-            .map_err(|_| TokenError::Malformed)?;
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| TokenError::Malformed)?;
+        let mac = URL_SAFE_NO_PAD.decode(mac).map_err(|_| TokenError::Malformed)?;
         // Compared in constant time, and before anything inside is believed.
-        self.mac
-            .clone()
-            .chain_update(&claims)
-            .verify_slice(&mac)
-            .map_err(|_| TokenError::Forged)?;
+        self.mac.clone().chain_update(&claims).verify_slice(&mac).map_err(|_| TokenError::Forged)?;
         let claims: Claims = serde_json::from_slice(&claims).map_err(|_| TokenError::Malformed)?;
-        if now >= claims.ends {
-            Err(TokenError::Ended)
-        } else {
-            Ok(claims.user)
-        }
+        if now >= claims.ends { Err(TokenError::Ended) } else { Ok(claims.user) }
     }
 }
 
@@ -118,14 +91,8 @@ mod tests {
         assert_eq!(other.check(&token, 1001), Err(TokenError::Forged));
         let (_, mac) = token.split_once('.').unwrap();
         let claims = URL_SAFE_NO_PAD.encode(r#"{"user":"root","ends":99999}"#);
-        assert_eq!(
-            signer().check(&format!("{claims}.{mac}"), 1001),
-            Err(TokenError::Forged)
-        );
-        assert_eq!(
-            signer().check(&format!("{claims}."), 1001),
-            Err(TokenError::Forged)
-        );
+        assert_eq!(signer().check(&format!("{claims}.{mac}"), 1001), Err(TokenError::Forged));
+        assert_eq!(signer().check(&format!("{claims}."), 1001), Err(TokenError::Forged));
         for nonsense in ["", ".", "a", "a.b.c", "ä.b"] {
             assert!(signer().check(nonsense, 1001).is_err(), "{nonsense}");
         }

@@ -19,12 +19,7 @@ impl Users {
         for (index, pair) in text.split(',').enumerate() {
             match pair.trim().split_once(':') {
                 Some((name, password)) if !name.is_empty() && !password.is_empty() => {
-                    let digest = mac
-                        .clone()
-                        .chain_update(password)
-                        .finalize()
-                        .into_bytes()
-                        .to_vec();
+                    let digest = mac.clone().chain_update(password).finalize().into_bytes().to_vec();
                     digests.insert(name.to_owned(), digest);
                 }
                 _ => return Err(format!("(another thing as pair {})", index + 1)),
@@ -37,12 +32,7 @@ impl Users {
         // A name that we don't know takes as long as a wrong password.
         let known = self.digests.get(name);
         let digest = known.map_or(&[0u8; 32][..], Vec::as_slice);
-        let right = self
-            .mac
-            .clone()
-            .chain_update(password)
-            .verify_slice(digest)
-            .is_ok();
+        let right = self.mac.clone().chain_update(password).verify_slice(digest).is_ok();
         right && known.is_some()
     }
 }
@@ -62,12 +52,7 @@ mod tests {
         let users = Users::parse("alice:wonderland, bob:b:uilder", b"key").unwrap();
         assert!(users.accepts("alice", "wonderland"));
         assert!(users.accepts("bob", "b:uilder"));
-        for (name, password) in [
-            ("alice", "b:uilder"),
-            ("alice", ""),
-            ("carol", "wonderland"),
-            ("", ""),
-        ] {
+        for (name, password) in [("alice", "b:uilder"), ("alice", ""), ("carol", "wonderland"), ("", "")] {
             assert!(!users.accepts(name, password), "{name}");
         }
         assert_eq!(format!("{users:?}"), r#"{"alice", "bob"}"#);

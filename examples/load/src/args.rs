@@ -114,9 +114,7 @@ impl Plan {
             mix: args.mix,
             max_requests: args.max_requests,
             jitter: args.jitter,
-            dice: args
-                .seed
-                .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
+            dice: args.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             user: args.user,
             password: args.password,
             login_within: args.login_within,
@@ -130,21 +128,12 @@ mod tests {
     use clap::Parser;
 
     fn parse(more: &[&str]) -> Result<Args, clap::Error> {
-        Args::try_parse_from(
-            ["load", "--url", "http://10.0.0.1", "--out", "f"]
-                .iter()
-                .chain(more),
-        )
+        Args::try_parse_from(["load", "--url", "http://10.0.0.1", "--out", "f"].iter().chain(more))
     }
 
     #[test]
     fn what_is_out_of_bounds_is_refused() {
-        assert!(
-            parse(&[
-                "--rate", "200", "--for", "5m", "--jitter", "poisson", "--close"
-            ])
-            .is_ok()
-        );
+        assert!(parse(&["--rate", "200", "--for", "5m", "--jitter", "poisson", "--close"]).is_ok());
         for wrong in [
             ["--rate", "0"],
             ["--rate", "NaN"],

@@ -60,8 +60,7 @@ impl Client {
         if plan.keep.is_none() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let credentials =
-            serde_json::json!({"user": plan.user, "password": plan.password}).to_string();
+        let credentials = serde_json::json!({"user": plan.user, "password": plan.password}).to_string();
         Ok(Self {
             pool: pool(plan.keep),
             login: uri(plan, PathAndQuery::from_static("/login"))?,
@@ -77,39 +76,21 @@ impl Client {
     pub async fn send(&self, kind: Kind) -> Answer {
         match timeout(TIMEOUT, self.exchange(kind)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => Answer {
-                error: Some(error),
-                ..Answer::default()
-            },
+            Ok(Err(error)) => Answer { error: Some(error), ..Answer::default() },
             Err(_) => {
                 let error = Some(format!("no answer within {} s", TIMEOUT.as_secs()));
-                Answer {
-                    error,
-                    ..Answer::default()
-                }
+                Answer { error, ..Answer::default() }
             }
         }
     }
 
     async fn exchange(&self, kind: Kind) -> Result<Answer, String> {
-        let response = self
-            .pool
-            .request(self.request(kind))
-            .await
-            .map_err(|e| chain(&e))?;
+        let response = self.pool.request(self.request(kind)).await.map_err(|e| chain(&e))?;
         let (status, version) = (response.status(), version(&response));
         let body = Limited::new(response.into_body(), LARGEST_ANSWER);
         let body = body.collect().await.map_err(|e| chain(&*e))?.to_bytes();
-        let error = if status == StatusCode::OK {
-            self.check(kind, &body).err()
-        } else {
-            None
-        };
-        Ok(Answer {
-            status: status.as_u16(),
-            version,
-            error,
-        })
+        let error = if status == StatusCode::OK { self.check(kind, &body).err() } else { None };
+        Ok(Answer { status: status.as_u16(), version, error })
     }
 
     fn request(&self, kind: Kind) -> Request<Full<Bytes>> {
@@ -126,11 +107,7 @@ impl Client {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             }
             Kind::Session => {
-                let bearer = self
-                    .bearer
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone();
+                let bearer = self.bearer.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 bearer.map(|bearer| headers.insert(AUTHORIZATION, bearer));
             }
         }
@@ -142,15 +119,15 @@ impl Client {
     fn check(&self, kind: Kind, body: &[u8]) -> Result<(), String> {
         match kind {
             Kind::Login => {
-                let LoggedIn { token } = serde_json::from_slice(body)
-                    .map_err(|_| "200, but expected {\"token\"}".to_owned())?;
+                let LoggedIn { token } =
+                    serde_json::from_slice(body).map_err(|_| "200, but expected {\"token\"}".to_owned())?;
                 let bearer = HeaderValue::from_str(&format!("Bearer {token}"))
                     .map_err(|_| "200, but the token is not fit for a header".to_owned())?;
                 *self.bearer.lock().unwrap_or_else(PoisonError::into_inner) = Some(bearer);
             }
             Kind::Session => {
-                let Session { user } = serde_json::from_slice(body)
-                    .map_err(|_| "200, but expected {\"user\"}".to_owned())?;
+                let Session { user } =
+                    serde_json::from_slice(body).map_err(|_| "200, but expected {\"user\"}".to_owned())?;
                 if user != self.user {
                     return Err("200, but for another user".to_owned());
                 }
@@ -173,11 +150,7 @@ fn pool(keep: Option<u16>) -> Pool<HttpConnector, Full<Bytes>> {
 
 /// The address that was checked, not the name, so that nothing is resolved again.
 fn uri(plan: &Plan, path: PathAndQuery) -> Result<Uri, hyper::http::Error> {
-    Uri::builder()
-        .scheme("http")
-        .authority(plan.target.address.to_string())
-        .path_and_query(path)
-        .build()
+    Uri::builder().scheme("http").authority(plan.target.address.to_string()).path_and_query(path).build()
 }
 
 fn version<B>(response: &Response<B>) -> Option<String> {

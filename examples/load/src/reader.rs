@@ -11,12 +11,7 @@ pub enum ReadError {
     #[error("expected to read {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("{path}, line {line}: expected a record of `load` ({problem}), found {found:?}")]
-    NotARecord {
-        path: PathBuf,
-        line: u64,
-        problem: serde_json::Error,
-        found: String,
-    },
+    NotARecord { path: PathBuf, line: u64, problem: serde_json::Error, found: String },
     #[error("{path}: expected a file that only grows, found it shorter than before; open it again")]
     Shrunk { path: PathBuf },
 }
@@ -36,13 +31,7 @@ impl Reader {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ReadError> {
         let path = path.as_ref().to_path_buf();
         match File::open(&path) {
-            Ok(file) => Ok(Self {
-                path,
-                file,
-                read: 0,
-                lines: 0,
-                partial: Vec::new(),
-            }),
+            Ok(file) => Ok(Self { path, file, read: 0, lines: 0, partial: Vec::new() }),
             Err(source) => Err(ReadError::Io { path, source }),
         }
     }
@@ -59,23 +48,14 @@ impl Reader {
         let first = self.lines + 1;
         let lines: Vec<&[u8]> = complete[..end].split(|byte| *byte == b'\n').collect();
         self.lines += lines.len() as u64;
-        lines
-            .into_iter()
-            .zip(first..)
-            .map(|(line, number)| self.parse(line, number))
-            .collect()
+        lines.into_iter().zip(first..).map(|(line, number)| self.parse(line, number)).collect()
     }
 
     /// Takes in what has been written since.
     fn fill(&mut self) -> Result<(), ReadError> {
-        let failed = |source| ReadError::Io {
-            path: self.path.clone(),
-            source,
-        };
+        let failed = |source| ReadError::Io { path: self.path.clone(), source };
         if self.file.metadata().map_err(failed)?.len() < self.read {
-            return Err(ReadError::Shrunk {
-                path: self.path.clone(),
-            });
+            return Err(ReadError::Shrunk { path: self.path.clone() });
         }
         self.read += self.file.read_to_end(&mut self.partial).map_err(failed)? as u64;
         Ok(())
@@ -101,8 +81,7 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir()
-                .join(format!("load-reader-{name}-{}.jsonl", std::process::id()));
+            let path = std::env::temp_dir().join(format!("load-reader-{name}-{}.jsonl", std::process::id()));
             let file = File::create(&path).unwrap();
             Self(path, file)
         }
@@ -144,10 +123,7 @@ mod tests {
         scratch.write("{\"t\":1,\"ms\":2,\"status\":200,\"version\":null}\nnonsense\n");
         let mut reader = Reader::open(&scratch.0).unwrap();
         let says = reader.read_new().unwrap_err().to_string();
-        assert!(
-            says.contains("line 2: expected a record") && says.contains("\"nonsense\""),
-            "{says}"
-        );
+        assert!(says.contains("line 2: expected a record") && says.contains("\"nonsense\""), "{says}");
         scratch.write("{\"t\":4,\"ms\":2,\"status\":200,\"version\":null}\n");
         assert_eq!(times(reader.read_new().unwrap()), [4.0]);
     }

@@ -43,25 +43,13 @@ mod tests {
             late: false,
         };
         let line = serde_json::to_string(&good).unwrap();
-        assert_eq!(
-            line,
-            r#"{"t":1700000000.123,"ms":1.25,"status":200,"version":"v2"}"#
-        );
+        assert_eq!(line, r#"{"t":1700000000.123,"ms":1.25,"status":200,"version":"v2"}"#);
         assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), good);
         assert!(!good.failed());
 
-        let lost = Record {
-            status: 0,
-            version: None,
-            error: Some("reset".to_owned()),
-            late: true,
-            ..good
-        };
+        let lost = Record { status: 0, version: None, error: Some("reset".to_owned()), late: true, ..good };
         let line = serde_json::to_string(&lost).unwrap();
-        assert_eq!(
-            line,
-            r#"{"t":1700000000.123,"ms":1.25,"status":0,"version":null,"error":"reset","late":true}"#
-        );
+        assert_eq!(line, r#"{"t":1700000000.123,"ms":1.25,"status":0,"version":null,"error":"reset","late":true}"#);
         assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), lost);
         assert!(lost.failed());
     }

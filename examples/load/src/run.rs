@@ -77,20 +77,12 @@ pub async fn run(plan: Plan) -> Result<Summary, RunError> {
     let start = Instant::now();
     let ended = send_all(plan, client, records, &sink, stopped(&mut stop)).await;
     let sending = ended.at - start;
-    Ok(Summary {
-        ended: ended.why,
-        sending,
-        rate,
-        tally: sink.finish()?,
-    })
+    Ok(Summary { ended: ended.why, sending, rate, tally: sink.finish()? })
 }
 
 /// The name of the signal that came, once one has.
 fn signals() -> Result<watch::Receiver<Option<&'static str>>, std::io::Error> {
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (sender, receiver) = watch::channel(None);
     tokio::spawn(async move {
         let why = tokio::select! {
@@ -118,16 +110,11 @@ async fn log_in(client: &Client, plan: &Plan) -> Result<(), RunError> {
         match (answer.status, answer.error) {
             (200, None) => return Ok(()),
             (401, _) => {
-                return Err(RunError::Refused {
-                    user: plan.user.clone(),
-                });
+                return Err(RunError::Refused { user: plan.user.clone() });
             }
             (status, error) if Instant::now() + LOGIN_PAUSE >= deadline => {
                 let found = error.unwrap_or_else(|| format!("status {status}"));
-                return Err(RunError::NoLogin {
-                    within: plan.login_within,
-                    found,
-                });
+                return Err(RunError::NoLogin { within: plan.login_within, found });
             }
             // The route may not be ready yet.
             _ => sleep(LOGIN_PAUSE).await,
@@ -148,13 +135,7 @@ async fn send_all(
     sink: &Sink,
     stop: impl Future<Output = &'static str>,
 ) -> SendingEnded {
-    let Plan {
-        mut dice,
-        mix,
-        lasting,
-        max_requests,
-        ..
-    } = plan;
+    let Plan { mut dice, mix, lasting, max_requests, .. } = plan;
     let room = room(plan.keep.unwrap_or(0));
     let in_flight = Arc::new(Semaphore::new(room as usize));
     let start = Instant::now();
@@ -194,13 +175,7 @@ async fn send_all(
             // Said as what it is, or the service would be blamed for it.
             Err(_) => {
                 let error = Some(format!("not sent: {room} requests under way already"));
-                note(&records, due, async {
-                    Answer {
-                        error,
-                        ..Answer::default()
-                    }
-                })
-                .await;
+                note(&records, due, async { Answer { error, ..Answer::default() } }).await;
             }
         }
     };
@@ -221,26 +196,13 @@ fn room(keep: u16) -> u32 {
 
 /// Times an exchange and hands it to the sink.
 async fn note(records: &Sender<Record>, due: Instant, exchange: impl Future<Output = Answer>) {
-    let t = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let t = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let sent = Instant::now();
-    let Answer {
-        status,
-        version,
-        error,
-    } = exchange.await;
+    let Answer { status, version, error } = exchange.await;
     let ms = thousandths(sent.elapsed().as_secs_f64() * 1000.0);
     let late = sent.saturating_duration_since(due) > LATE;
     // A sink that has failed is noticed by the sender of the next request.
-    let _ = records.send(Record {
-        t: thousandths(t.as_secs_f64()),
-        ms,
-        status,
-        version,
-        error,
-        late,
-    });
+    let _ = records.send(Record { t: thousandths(t.as_secs_f64()), ms, status, version, error, late });
 }
 
 fn thousandths(x: f64) -> f64 {

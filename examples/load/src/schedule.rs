@@ -25,13 +25,7 @@ pub struct Arrivals {
 impl Arrivals {
     /// `rate` per second, more than 0.
     pub fn new(rate: f64, jitter: Jitter, dice: fastrand::Rng) -> Self {
-        Self {
-            rate,
-            jitter,
-            dice,
-            sent: 0,
-            at: 0.0,
-        }
+        Self { rate, jitter, dice, sent: 0, at: 0.0 }
     }
 }
 
@@ -71,11 +65,7 @@ pub struct MixError;
 impl Mix {
     pub fn draw(&self, dice: &mut fastrand::Rng) -> Kind {
         let all = u64::from(self.login) + u64::from(self.session);
-        if dice.u64(..all) < u64::from(self.login) {
-            Kind::Login
-        } else {
-            Kind::Session
-        }
+        if dice.u64(..all) < u64::from(self.login) { Kind::Login } else { Kind::Session }
     }
 }
 
@@ -83,10 +73,7 @@ impl FromStr for Mix {
     type Err = MixError;
 
     fn from_str(text: &str) -> Result<Self, MixError> {
-        let mut mix = Self {
-            login: 0,
-            session: 0,
-        };
+        let mut mix = Self { login: 0, session: 0 };
         for part in text.split(',') {
             let (name, weight) = part.trim().split_once(':').ok_or(MixError)?;
             let weight = weight.parse().map_err(|_| MixError)?;
@@ -96,11 +83,7 @@ impl FromStr for Mix {
                 _ => return Err(MixError),
             }
         }
-        if mix.login == 0 && mix.session == 0 {
-            Err(MixError)
-        } else {
-            Ok(mix)
-        }
+        if mix.login == 0 && mix.session == 0 { Err(MixError) } else { Ok(mix) }
     }
 }
 
@@ -122,18 +105,12 @@ mod tests {
 
     #[test]
     fn poisson_arrivals_have_the_mean_and_the_spread() {
-        let times: Vec<f64> = arrivals(100.0, Jitter::Poisson)
-            .take(100_000)
-            .map(|t| t.as_secs_f64())
-            .collect();
+        let times: Vec<f64> = arrivals(100.0, Jitter::Poisson).take(100_000).map(|t| t.as_secs_f64()).collect();
         assert!(times.is_sorted());
         let mean = times[times.len() - 1] / times.len() as f64;
         assert!((mean - 0.01).abs() < 0.0002, "{mean}");
         // Of exponential gaps 1 - 1/e are shorter than the mean.
-        let short = times
-            .windows(2)
-            .filter(|pair| pair[1] - pair[0] < 0.01)
-            .count();
+        let short = times.windows(2).filter(|pair| pair[1] - pair[0] < 0.01).count();
         assert!(short.abs_diff(63_212) < 800, "{short}");
     }
 
@@ -141,21 +118,11 @@ mod tests {
     fn the_mix_is_drawn_by_weight() {
         let mix: Mix = "login:1,session:9".parse().unwrap();
         let mut dice = fastrand::Rng::with_seed(5);
-        let logins = (0..100_000)
-            .filter(|_| mix.draw(&mut dice) == Kind::Login)
-            .count();
+        let logins = (0..100_000).filter(|_| mix.draw(&mut dice) == Kind::Login).count();
         assert!(logins.abs_diff(10_000) < 480, "{logins}");
         let only: Mix = "session:1".parse().unwrap();
         assert!((0..1000).all(|_| only.draw(&mut dice) == Kind::Session));
-        for text in [
-            "",
-            "login",
-            "login:0",
-            "login:-1",
-            "logout:1",
-            "login:1,",
-            "login:0,session:0",
-        ] {
+        for text in ["", "login", "login:0", "login:-1", "logout:1", "login:1,", "login:0,session:0"] {
             assert!(text.parse::<Mix>().is_err(), "{text}");
         }
     }

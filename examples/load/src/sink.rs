@@ -29,23 +29,14 @@ pub struct Sink {
 impl Sink {
     /// Creates the file. Once all senders are gone, what they sent is written and the thread ends.
     pub fn open(path: &Path) -> Result<(Self, Sender<Record>), SinkError> {
-        let failed = |source| SinkError::Write {
-            path: path.to_path_buf(),
-            source,
-        };
+        let failed = |source| SinkError::Write { path: path.to_path_buf(), source };
         let file = File::create(path).map_err(failed)?;
         let (sender, records) = channel();
         let thread = std::thread::Builder::new()
             .name("sink".to_owned())
             .spawn(move || pump(&records, BufWriter::new(file)))
             .map_err(failed)?;
-        Ok((
-            Self {
-                path: path.to_path_buf(),
-                thread,
-            },
-            sender,
-        ))
+        Ok((Self { path: path.to_path_buf(), thread }, sender))
     }
 
     /// Whether writing has ended, which before the end of sending means that it failed.
@@ -57,10 +48,7 @@ impl Sink {
     pub fn finish(self) -> Result<Tally, SinkError> {
         match self.thread.join() {
             Ok(Ok(tally)) => Ok(tally),
-            Ok(Err(source)) => Err(SinkError::Write {
-                path: self.path,
-                source,
-            }),
+            Ok(Err(source)) => Err(SinkError::Write { path: self.path, source }),
             Err(_) => Err(SinkError::Panicked),
         }
     }

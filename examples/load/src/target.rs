@@ -10,10 +10,7 @@ pub enum TargetError {
     #[error("--url: expected http://ADDRESS:PORT without a path, found {0:?}")]
     NotAUrl(String),
     #[error("--url: expected a name that resolves, found {host:?} ({source})")]
-    NoAddress {
-        host: String,
-        source: std::io::Error,
-    },
+    NoAddress { host: String, source: std::io::Error },
     #[error("--url: expected a name that resolves, found no address for {0:?}")]
     Empty(String),
     #[error(
@@ -35,18 +32,11 @@ impl Target {
     /// Resolves `url` and refuses addresses that are not ours to load, unless `allow_any`.
     pub async fn find(url: &str, allow_any: bool) -> Result<Self, TargetError> {
         let authority = parse(url)?;
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = authority.port_u16().unwrap_or(80);
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), port))
             .await
-            .map_err(|source| TargetError::NoAddress {
-                host: host.clone(),
-                source,
-            })?
+            .map_err(|source| TargetError::NoAddress { host: host.clone(), source })?
             .collect();
         let address = *addresses.first().ok_or(TargetError::Empty(host))?;
         if !allow_any && !is_near(address.ip()) {
@@ -61,22 +51,17 @@ fn parse(url: &str) -> Result<Authority, TargetError> {
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let plain = uri.scheme() == Some(&Scheme::HTTP) && uri.path() == "/" && uri.query().is_none();
     // A port that is no number parses as none at all.
-    let port_is_right = uri.authority().is_some_and(|authority| {
-        authority.port_u16().is_some() || authority.as_str() == authority.host()
-    });
-    uri.into_parts()
-        .authority
-        .filter(|_| plain && port_is_right)
-        .ok_or_else(wrong)
+    let port_is_right = uri
+        .authority()
+        .is_some_and(|authority| authority.port_u16().is_some() || authority.as_str() == authority.host());
+    uri.into_parts().authority.filter(|_| plain && port_is_right).ok_or_else(wrong)
 }
 
 /// Loopback, private, link-local, or set aside for benchmarks.
 fn is_near(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_near_v4(ip),
-        IpAddr::V6(ip) => ip
-            .to_ipv4_mapped()
-            .map_or_else(|| is_near_v6(ip), is_near_v4),
+        IpAddr::V6(ip) => ip.to_ipv4_mapped().map_or_else(|| is_near_v6(ip), is_near_v4),
     }
 }
 

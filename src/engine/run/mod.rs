@@ -148,7 +148,8 @@ fn settle(view: &View<'_>, next: Move) -> Decision {
     }
 
     notes.extend(record_contests(view, &mut status));
-    status.confirmed = view.routed().then(|| view.route_wanted(&status)).filter(|wanted| view.route_weight() == Some(*wanted));
+    status.confirmed =
+        view.routed().then(|| view.route_wanted(&status)).filter(|wanted| view.route_weight() == Some(*wanted));
     status.pinned = view.pin_wanted(&status).filter(|hash| view.pinned_to(hash));
 
     excuse_people(view, &mut status, next.waiting.as_ref().map(|(reason, _)| *reason));
@@ -194,7 +195,10 @@ fn record_contests(view: &View<'_>, status: &mut RolloutRunStatus) -> Vec<Note> 
         notes.push(Note {
             warning: true,
             reason: reasons::REPAIRED,
-            message: format!("{what}; putting it back ({} of {CONTESTS} within 5 minutes before the run holds)", status.contested.len()),
+            message: format!(
+                "{what}; putting it back ({} of {CONTESTS} within 5 minutes before the run holds)",
+                status.contested.len()
+            ),
         });
     }
     notes
@@ -204,13 +208,19 @@ fn record_contests(view: &View<'_>, status: &mut RolloutRunStatus) -> Vec<Note> 
 fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<Note> {
     let loud = |reason| {
         use WaitingReason::{Approval, Blocked, FewRequests, NoData, Paused, RouteContested, SharedFault, StepTimeout};
-        matches!(reason, Approval | Blocked | FewRequests | NoData | Paused | RouteContested | SharedFault | StepTimeout)
+        matches!(
+            reason,
+            Approval | Blocked | FewRequests | NoData | Paused | RouteContested | SharedFault | StepTimeout
+        )
     };
     let was = before.waiting.as_ref().map(|waiting| waiting.reason).filter(|reason| loud(*reason));
     let is = status.waiting.as_ref().filter(|waiting| loud(waiting.reason));
     match (was, is) {
         (was, Some(waiting)) if was != Some(waiting.reason) => Some(Note {
-            warning: !matches!(waiting.reason, WaitingReason::Approval | WaitingReason::Paused | WaitingReason::FewRequests),
+            warning: !matches!(
+                waiting.reason,
+                WaitingReason::Approval | WaitingReason::Paused | WaitingReason::FewRequests
+            ),
             reason: match waiting.reason {
                 WaitingReason::RouteContested => reasons::ROUTE_CONTESTED,
                 WaitingReason::StepTimeout => reasons::STEP_TIMEOUT,
@@ -218,11 +228,9 @@ fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<
             },
             message: format!("{:?}: {}", waiting.reason, waiting.message),
         }),
-        (Some(was), None) if status.phase == before.phase => Some(Note {
-            warning: false,
-            reason: reasons::RESUMED,
-            message: format!("{was:?} is over"),
-        }),
+        (Some(was), None) if status.phase == before.phase => {
+            Some(Note { warning: false, reason: reasons::RESUMED, message: format!("{was:?} is over") })
+        }
         _ => None,
     }
 }

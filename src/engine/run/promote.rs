@@ -3,7 +3,11 @@
 //! Until the handover, stable stays at full size and the way back is open. Nothing here is left to a clock alone: each
 //! stage ends on what is seen, and the waits that could last forever are bounded.
 
-use super::{Move, super::{Action, ArmOwner, reasons}, view::View};
+use super::{
+    super::{Action, ArmOwner, reasons},
+    Move,
+    view::View,
+};
 use crate::api::{Phase, Stage, WaitingReason};
 
 /// Requests under way on the route's old path get at least this many seconds.
@@ -95,7 +99,10 @@ fn give_back(view: &View<'_>, stay: Move) -> Move {
     if view.route_weight() == Some(0) && view.routes_accepted() {
         return stay.to_stage(Stage::Quiet);
     }
-    stay.wait(WaitingReason::Route, format!("waiting for the gateway to go back to the Service: {}", view.route_message()))
+    stay.wait(
+        WaitingReason::Route,
+        format!("waiting for the gateway to go back to the Service: {}", view.route_message()),
+    )
 }
 
 fn quiet(view: &View<'_>, stay: Move) -> Move {
@@ -106,7 +113,8 @@ fn quiet(view: &View<'_>, stay: Move) -> Move {
         return stay.to_stage(Stage::Unroute);
     }
     if age >= QUIET_AT_MOST {
-        let message = format!("the old version still gets requests after {QUIET_AT_MOST} s (long connections?); going on");
+        let message =
+            format!("the old version still gets requests after {QUIET_AT_MOST} s (long connections?); going on");
         return stay.to_stage(Stage::Unroute).note(true, reasons::PROMOTING, message);
     }
     stay.wait(WaitingReason::Drain, "the old version finishes its requests")
@@ -129,11 +137,14 @@ fn hand_over(view: &View<'_>, stay: Move) -> Move {
             let replicas = view.replicas().max(1);
             if view.canary().is_some_and(|arm| arm.wanted != replicas || arm.ready < replicas) {
                 // The Deployment was scaled just now: it takes a ReplicaSet that is saturated.
-                return full_size(view, stay).wait(WaitingReason::Capacity, "the Deployment was scaled: following before the handover");
+                return full_size(view, stay)
+                    .wait(WaitingReason::Capacity, "the Deployment was scaled: following before the handover");
             }
             stay.act([Action::HandOver]).wait(WaitingReason::Workload, "handing the ReplicaSet to the Deployment")
         }
-        Some(ArmOwner::Nobody) => stay.wait(WaitingReason::Workload, "waiting for the Deployment to take the ReplicaSet"),
+        Some(ArmOwner::Nobody) => {
+            stay.wait(WaitingReason::Workload, "waiting for the Deployment to take the ReplicaSet")
+        }
         Some(ArmOwner::Workload) => taken_over(view, stay),
         None => stay.to_stage(Stage::Converge),
     }
@@ -161,7 +172,9 @@ fn converge(view: &View<'_>, stay: Move) -> Move {
         return stay.to_stage(Stage::Tidy);
     }
     if workload.paused && workload.latched_by_policy {
-        return stay.act([Action::UnpauseWorkload { serving: to.clone() }]).wait(WaitingReason::Workload, "unpausing the Deployment");
+        return stay
+            .act([Action::UnpauseWorkload { serving: to.clone() }])
+            .wait(WaitingReason::Workload, "unpausing the Deployment");
     }
     if !workload.settled {
         return stay.wait(WaitingReason::Workload, "the Deployment settles");

@@ -91,7 +91,9 @@ fn harm(view: &View<'_>) -> Option<Retreat> {
     if failed >= most {
         return refuse(
             reasons::FAILED_REQUESTS,
-            format!("about {failed:.0} requests failed in excess of stable's share; limits.failedRequests is {most:.0}"),
+            format!(
+                "about {failed:.0} requests failed in excess of stable's share; limits.failedRequests is {most:.0}"
+            ),
         );
     }
     match &view.snapshot.traffic.silent {
@@ -103,15 +105,18 @@ fn harm(view: &View<'_>) -> Option<Retreat> {
 fn pods(view: &View<'_>) -> Option<Retreat> {
     let limits = &view.policy.spec.limits;
     if let Some(canary) = view.canary() {
-        let stable_since = view.snapshot.stable.as_ref().map_or(0, |stable| {
-            stable.restarts.saturating_sub(view.before.stable_restarts.unwrap_or(stable.restarts))
-        });
+        let stable_since =
+            view.snapshot.stable.as_ref().map_or(0, |stable| {
+                stable.restarts.saturating_sub(view.before.stable_restarts.unwrap_or(stable.restarts))
+            });
         if canary.restarts >= limits.restarts && stable_since < limits.restarts {
             return refuse(
                 reasons::CRASHING,
                 format!(
                     "the canary's containers restarted {} times (limits.restarts is {}), stable's {stable_since} times{}",
-                    canary.restarts, limits.restarts, why_blocked(canary)
+                    canary.restarts,
+                    limits.restarts,
+                    why_blocked(canary)
                 ),
             );
         }

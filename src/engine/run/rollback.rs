@@ -1,6 +1,11 @@
 //! Rollback: traffic first and at once, then pods, then whatever else is ours.
 
-use super::{Move, super::{Action, ArmOwner, reasons}, retreat::Retreat, view::View};
+use super::{
+    super::{Action, ArmOwner, reasons},
+    Move,
+    retreat::Retreat,
+    view::View,
+};
 use crate::api::{Outcome, Phase, Stage, WaitingReason};
 
 /// A canary that got nothing for this many seconds has finished.
@@ -60,7 +65,10 @@ fn divert(view: &View<'_>, stay: Move) -> Move {
     if away && pinned && accepted {
         return stay.to_stage(Stage::Drain);
     }
-    stay.wait(WaitingReason::Route, format!("waiting for the gateway to take the canary's weight away: {}", view.route_message()))
+    stay.wait(
+        WaitingReason::Route,
+        format!("waiting for the gateway to take the canary's weight away: {}", view.route_message()),
+    )
 }
 
 fn drain(view: &View<'_>, stay: Move) -> Move {
@@ -82,7 +90,10 @@ fn scale_away(view: &View<'_>, stay: Move) -> Move {
     let keep = view.policy.spec.limits.keep_canary_for.as_secs_f64();
     let refused = view.before.outcome == Some(Outcome::RolledBack) && !view.ending;
     if view.routed() && refused && view.stage_age() < keep {
-        return stay.wait(WaitingReason::KeptForDebugging, "the canary's pods are kept without traffic (limits.keepCanaryFor)");
+        return stay.wait(
+            WaitingReason::KeptForDebugging,
+            "the canary's pods are kept without traffic (limits.keepCanaryFor)",
+        );
     }
     let gone = match view.canary() {
         None => true,

@@ -1,6 +1,10 @@
 //! Preparing and Shifting: make the canary, then walk the steps. Capacity before traffic.
 
-use super::{Move, super::{Action, reasons}, promote, view::View};
+use super::{
+    super::{Action, reasons},
+    Move, promote,
+    view::View,
+};
 use crate::{
     api::{Phase, Step, WaitingReason},
     evidence::Verdict,
@@ -68,7 +72,10 @@ fn prepare(view: &View<'_>) -> Move {
         return stay.wait(WaitingReason::Paused, "paused by a person (spec.paused) before the canary was made");
     }
     if workload.is_some_and(|workload| workload.replicas == 0) {
-        return stay.wait(WaitingReason::Blocked, "the Deployment is scaled to 0: there is no traffic to judge by; scale it up");
+        return stay.wait(
+            WaitingReason::Blocked,
+            "the Deployment is scaled to 0: there is no traffic to judge by; scale it up",
+        );
     }
     stay = stay.act(view.pins(&view.spec.from.hash));
     if view.routed() {
@@ -127,12 +134,17 @@ fn walk(view: &View<'_>) -> Move {
     stay = stay.act(view.weights(wanted));
     if stay.wanted < target {
         return match view.spec.paused && ready > 0 {
-            true => stay.wait(WaitingReason::Paused, format!("paused by a person (spec.paused) on the way to {target} %")),
+            true => {
+                stay.wait(WaitingReason::Paused, format!("paused by a person (spec.paused) on the way to {target} %"))
+            }
             false => stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods)),
         };
     }
     if view.routed() && (view.route_weight() != Some(target) || !view.routes_accepted()) {
-        return stay.wait(WaitingReason::Route, format!("waiting for the gateway to accept weight {target}: {}", view.route_message()));
+        return stay.wait(
+            WaitingReason::Route,
+            format!("waiting for the gateway to accept weight {target}: {}", view.route_message()),
+        );
     }
     if !view.routed() && ready < pods {
         return stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods));
@@ -166,7 +178,10 @@ fn bake(view: &View<'_>, stay: Move, step: u32) -> Move {
     if !matches!(reason, WaitingReason::Approval | WaitingReason::Bake)
         && elapsed - view.before.step_excused > timeout.as_secs_f64()
     {
-        return stay.wait(WaitingReason::StepTimeout, format!("step {step} takes longer than {timeout} (limits.stepTimeout): {message}"));
+        return stay.wait(
+            WaitingReason::StepTimeout,
+            format!("step {step} takes longer than {timeout} (limits.stepTimeout): {message}"),
+        );
     }
     stay.wait(reason, message)
 }
@@ -176,11 +191,17 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, bake: crate::api::Millis) -> Optio
     if let Some(fault) = judgements.iter().find(|judgement| judgement.shared_fault) {
         return Some((
             WaitingReason::SharedFault,
-            format!("SLO {}: both versions are bad, which is not the new version's fault; goes on when it is over", fault.name),
+            format!(
+                "SLO {}: both versions are bad, which is not the new version's fault; goes on when it is over",
+                fault.name
+            ),
         ));
     }
     if elapsed < bake.as_secs_f64() {
-        return Some((WaitingReason::Bake, format!("baking at {} % for {bake} at least", view.step_weight(view.before.step))));
+        return Some((
+            WaitingReason::Bake,
+            format!("baking at {} % for {bake} at least", view.step_weight(view.before.step)),
+        ));
     }
     if let Some(blind) = &view.snapshot.traffic.blind {
         return Some((WaitingReason::NoData, blind.clone()));
@@ -196,7 +217,11 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, bake: crate::api::Millis) -> Optio
         WaitingReason::FewRequests,
         format!(
             "SLO {}: the canary got {} requests in this step; {} are needed to see a bad share of {:.1} % with {:.0} % probability",
-            few.name, few.step.canary.total, few.needed, 100.0 * few.effect, 100.0 * few.power
+            few.name,
+            few.step.canary.total,
+            few.needed,
+            100.0 * few.effect,
+            100.0 * few.power
         ),
     ))
 }

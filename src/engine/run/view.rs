@@ -224,7 +224,8 @@ impl View<'_> {
     /// Direct callers of the apex reach this version and no other.
     pub fn apex_serves_only(&self, hash: &str) -> bool {
         self.snapshot.services.first().is_some_and(|apex| {
-            apex.ready.get(hash).copied().unwrap_or(0) > 0 && apex.ready.iter().all(|(other, n)| other == hash || *n == 0)
+            apex.ready.get(hash).copied().unwrap_or(0) > 0
+                && apex.ready.iter().all(|(other, n)| other == hash || *n == 0)
         })
     }
 
@@ -256,7 +257,10 @@ impl View<'_> {
             fights.extend(changed.map(|service| {
                 let who = service.changed_by.as_deref().unwrap_or("somebody");
                 let found = service.hash.as_deref().unwrap_or("none");
-                format!("{who} changed Service {}: expected the selector pinned to {pinned}, found {found}", service.name)
+                format!(
+                    "{who} changed Service {}: expected the selector pinned to {pinned}, found {found}",
+                    service.name
+                )
             }));
         }
         fights
@@ -272,7 +276,10 @@ impl View<'_> {
         let images = |version: &crate::api::Version| version.images.values().cloned().collect::<Vec<_>>().join(", ");
         format!(
             "releasing {} ({}) over {} ({})",
-            images(&self.spec.to), self.spec.to.hash, images(&self.spec.from), self.spec.from.hash
+            images(&self.spec.to),
+            self.spec.to.hash,
+            images(&self.spec.from),
+            self.spec.from.hash
         )
     }
 

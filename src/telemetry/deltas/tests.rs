@@ -4,22 +4,11 @@ use super::*;
 
 fn counts(requests: u64, errors: u64, total: u64, slow: u64) -> PodCounts {
     let latencies = vec![LatencyCount { total, slow }];
-    PodCounts {
-        requests,
-        errors,
-        latencies,
-        present: true,
-        gaps: Vec::new(),
-    }
+    PodCounts { requests, errors, latencies, present: true, gaps: Vec::new() }
 }
 
 fn pod(id: &str, arm: Arm, counts: PodCounts) -> PodScrape {
-    PodScrape {
-        pod: id.to_owned(),
-        arm,
-        born_before_run: arm == Arm::Stable,
-        counts: Some(counts),
-    }
+    PodScrape { pod: id.to_owned(), arm, born_before_run: arm == Arm::Stable, counts: Some(counts) }
 }
 
 fn canary(id: &str, requests: u64, errors: u64) -> PodScrape {
@@ -36,10 +25,7 @@ fn unreadable(mut scrape: PodScrape) -> PodScrape {
 }
 
 fn without_warmup() -> Deltas {
-    Deltas::new(DeltaSettings {
-        warmup_seconds: 0.0,
-        ..DeltaSettings::default()
-    })
+    Deltas::new(DeltaSettings { warmup_seconds: 0.0, ..DeltaSettings::default() })
 }
 
 fn arm(counts: Option<ArmCounts>) -> (u64, u64, u64, u64) {
@@ -53,11 +39,7 @@ fn history_from_before_the_run_is_no_evidence() {
     let mut deltas = without_warmup();
     let first = deltas.observe(0.0, &[stable("s", 1_000_000, 500), canary("c", 5, 1)]);
     assert_eq!(arm(first.stable), (0, 0, 0, 0));
-    assert_eq!(
-        arm(first.canary),
-        (0, 0, 0, 0),
-        "there at the first tick: from its first value on"
-    );
+    assert_eq!(arm(first.canary), (0, 0, 0, 0), "there at the first tick: from its first value on");
     let second = deltas.observe(1.0, &[stable("s", 1_000_100, 501), canary("c", 8, 1)]);
     assert_eq!(arm(second.stable), (100, 1, 100, 1));
     assert_eq!(arm(second.canary), (3, 0, 3, 0));
@@ -68,11 +50,7 @@ fn a_pod_that_comes_later_counts_from_zero() {
     let mut deltas = without_warmup();
     deltas.observe(0.0, &[stable("s", 10, 0)]);
     let tick = deltas.observe(1.0, &[stable("s", 10, 0), canary("c", 7, 7)]);
-    assert_eq!(
-        arm(tick.canary),
-        (7, 7, 7, 7),
-        "the very first errors count"
-    );
+    assert_eq!(arm(tick.canary), (7, 7, 7, 7), "the very first errors count");
 }
 
 #[test]
@@ -87,13 +65,7 @@ fn an_old_pod_that_was_unreadable_at_first_keeps_its_history_to_itself() {
     // Not even on the list, but known to be old.
     let tick = deltas.observe(1.0, &[listed, stable("sampled-late", 8_000, 80)]);
     assert_eq!(arm(tick.stable), (0, 0, 0, 0));
-    let tick = deltas.observe(
-        2.0,
-        &[
-            stable("listed", 9_001, 90),
-            stable("sampled-late", 8_002, 81),
-        ],
-    );
+    let tick = deltas.observe(2.0, &[stable("listed", 9_001, 90), stable("sampled-late", 8_002, 81)]);
     assert_eq!(arm(tick.stable), (3, 1, 3, 1));
 }
 
@@ -114,11 +86,7 @@ fn requests_that_turn_from_good_to_bad_are_a_new_process_too() {
     let mut deltas = without_warmup();
     deltas.observe(0.0, &[stable("s", 100, 0)]);
     let tick = deltas.observe(1.0, &[stable("s", 110, 50)]);
-    assert_eq!(
-        arm(tick.stable),
-        (110, 50, 110, 50),
-        "at most as many errors as requests"
-    );
+    assert_eq!(arm(tick.stable), (110, 50, 110, 50), "at most as many errors as requests");
 }
 
 #[test]
@@ -127,19 +95,9 @@ fn slow_requests_may_dip_without_a_restart() {
     let mut deltas = without_warmup();
     deltas.observe(0.0, &read(1_000_000, 50));
     // The bucket was read first, then a fast request came, then the total was read: one slow one too many.
-    assert_eq!(
-        arm(deltas.observe(1.0, &read(1_000_010, 53)).stable),
-        (10, 0, 10, 3)
-    );
-    assert_eq!(
-        arm(deltas.observe(2.0, &read(1_000_020, 52)).stable),
-        (10, 0, 10, 0)
-    );
-    assert_eq!(
-        arm(deltas.observe(3.0, &read(1_000_030, 55)).stable),
-        (10, 0, 10, 2),
-        "not counted twice"
-    );
+    assert_eq!(arm(deltas.observe(1.0, &read(1_000_010, 53)).stable), (10, 0, 10, 3));
+    assert_eq!(arm(deltas.observe(2.0, &read(1_000_020, 52)).stable), (10, 0, 10, 0));
+    assert_eq!(arm(deltas.observe(3.0, &read(1_000_030, 55)).stable), (10, 0, 10, 2), "not counted twice");
 }
 
 #[test]
@@ -147,10 +105,7 @@ fn an_unreadable_pod_brings_what_was_missed() {
     let mut deltas = without_warmup();
     deltas.observe(0.0, &[canary("c", 10, 0), stable("s", 0, 0)]);
     let tick = deltas.observe(1.0, &[unreadable(canary("c", 0, 0)), stable("s", 5, 0)]);
-    assert_eq!(
-        tick.canary, None,
-        "pods, but none readable: no data, not zero"
-    );
+    assert_eq!(tick.canary, None, "pods, but none readable: no data, not zero");
     assert_eq!(arm(tick.stable), (5, 0, 5, 0));
     let tick = deltas.observe(2.0, &[canary("c", 25, 3), unreadable(canary("d", 0, 0))]);
     let read = tick.canary.clone().unwrap();
@@ -161,10 +116,7 @@ fn an_unreadable_pod_brings_what_was_missed() {
 
 #[test]
 fn a_pod_that_leaves_and_returns_goes_on_where_it_was() {
-    let settings = DeltaSettings {
-        warmup_seconds: 0.0,
-        forget_after_seconds: 60.0,
-    };
+    let settings = DeltaSettings { warmup_seconds: 0.0, forget_after_seconds: 60.0 };
     let mut deltas = Deltas::new(settings);
     deltas.observe(0.0, &[stable("s", 1, 0)]);
     deltas.observe(1.0, &[canary("c", 100, 0)]);
@@ -189,10 +141,7 @@ fn what_is_remembered_is_bounded() {
 
 #[test]
 fn a_fresh_pod_is_slow_at_first_and_not_judged_by_it() {
-    let mut deltas = Deltas::new(DeltaSettings {
-        warmup_seconds: 10.0,
-        ..DeltaSettings::default()
-    });
+    let mut deltas = Deltas::new(DeltaSettings { warmup_seconds: 10.0, ..DeltaSettings::default() });
     deltas.observe(0.0, &[stable("s", 500, 0)]);
     let mut tick = |now, requests, slow, stable_requests| {
         let fresh = pod("c", Arm::Canary, counts(requests, 1, requests, slow));
@@ -206,61 +155,32 @@ fn a_fresh_pod_is_slow_at_first_and_not_judged_by_it() {
     // First request at 100: requests and errors count at once, latency does not; a new stable pod is treated alike.
     let (canary, stable) = tick(100.0, 20, 20, 5);
     assert_eq!((canary.0, canary.2, canary.3), (20, 0, 0));
-    assert_eq!(
-        (stable.0, stable.2),
-        (25, 20),
-        "the old pod's latency alone"
-    );
+    assert_eq!((stable.0, stable.2), (25, 20), "the old pod's latency alone");
     assert_eq!(tick(109.0, 30, 25, 5).0.2, 0);
     // Warm at 110, but what came since 109 may be from before.
     assert_eq!(tick(110.0, 40, 26, 5).0, (10, 0, 0, 0));
-    assert_eq!(
-        tick(111.0, 50, 27, 5).0,
-        (10, 0, 10, 1),
-        "the warmup's slow ones stay out for good"
-    );
+    assert_eq!(tick(111.0, 50, 27, 5).0, (10, 0, 10, 1), "the warmup's slow ones stay out for good");
 }
 
 #[test]
 fn a_restarted_process_is_cold_again() {
-    let mut deltas = Deltas::new(DeltaSettings {
-        warmup_seconds: 10.0,
-        ..DeltaSettings::default()
-    });
+    let mut deltas = Deltas::new(DeltaSettings { warmup_seconds: 10.0, ..DeltaSettings::default() });
     deltas.observe(0.0, &[stable("s", 500, 0)]);
-    assert_eq!(
-        arm(deltas.observe(1.0, &[stable("s", 510, 0)]).stable).2,
-        10
-    );
-    assert_eq!(
-        arm(deltas.observe(2.0, &[stable("s", 5, 5)]).stable),
-        (5, 5, 0, 0)
-    );
+    assert_eq!(arm(deltas.observe(1.0, &[stable("s", 510, 0)]).stable).2, 10);
+    assert_eq!(arm(deltas.observe(2.0, &[stable("s", 5, 5)]).stable), (5, 5, 0, 0));
     assert_eq!(arm(deltas.observe(11.0, &[stable("s", 6, 5)]).stable).2, 0);
     deltas.observe(12.0, &[stable("s", 7, 5)]);
-    assert_eq!(
-        arm(deltas.observe(13.0, &[stable("s", 9, 6)]).stable),
-        (2, 1, 2, 1)
-    );
+    assert_eq!(arm(deltas.observe(13.0, &[stable("s", 9, 6)]).stable), (2, 1, 2, 1));
 }
 
 #[test]
 fn a_gap_that_began_cold_stays_out() {
-    let mut deltas = Deltas::new(DeltaSettings {
-        warmup_seconds: 10.0,
-        ..DeltaSettings::default()
-    });
+    let mut deltas = Deltas::new(DeltaSettings { warmup_seconds: 10.0, ..DeltaSettings::default() });
     deltas.observe(0.0, &[]);
     deltas.observe(1.0, &[canary("c", 1, 1)]);
     deltas.observe(5.0, &[unreadable(canary("c", 0, 0))]);
-    assert_eq!(
-        arm(deltas.observe(60.0, &[canary("c", 500, 100)]).canary),
-        (499, 99, 0, 0)
-    );
-    assert_eq!(
-        arm(deltas.observe(61.0, &[canary("c", 510, 100)]).canary),
-        (10, 0, 10, 0)
-    );
+    assert_eq!(arm(deltas.observe(60.0, &[canary("c", 500, 100)]).canary), (499, 99, 0, 0));
+    assert_eq!(arm(deltas.observe(61.0, &[canary("c", 510, 100)]).canary), (10, 0, 10, 0));
 }
 
 #[test]
@@ -277,15 +197,9 @@ fn another_query_or_arm_starts_anew() {
     let mut deltas = without_warmup();
     deltas.observe(0.0, &[canary("c", 5, 0)]);
     let mut two = canary("c", 9, 0);
-    two.counts.as_mut().unwrap().latencies.push(LatencyCount {
-        total: 100,
-        slow: 0,
-    });
+    two.counts.as_mut().unwrap().latencies.push(LatencyCount { total: 100, slow: 0 });
     let tick = deltas.observe(1.0, &[two.clone()]).canary.unwrap();
-    assert_eq!(
-        (tick.requests, tick.latencies.len(), tick.latencies[1].total),
-        (0, 2, 0)
-    );
+    assert_eq!((tick.requests, tick.latencies.len(), tick.latencies[1].total), (0, 2, 0));
     two.arm = Arm::Stable;
     assert_eq!(arm(deltas.observe(2.0, &[two]).stable), (0, 0, 0, 0));
 }

@@ -28,9 +28,7 @@ fn counts(body: &str) -> PodCounts {
 }
 
 fn message(body: &str) -> String {
-    ask(body, &query(&[("code", "5..")], &[]))
-        .unwrap_err()
-        .to_string()
+    ask(body, &query(&[("code", "5..")], &[])).unwrap_err().to_string()
 }
 
 fn histogram(buckets: &str) -> String {
@@ -62,13 +60,7 @@ http_request_duration_seconds_count 1100
     let query = query(&[("code", "5..")], &[("route", "/login|/session")]);
     let counts = ask(body, &query).unwrap();
     assert_eq!((counts.requests, counts.errors), (100, 10));
-    assert_eq!(
-        counts.latencies,
-        [LatencyCount {
-            total: 100,
-            slow: 5
-        }]
-    );
+    assert_eq!(counts.latencies, [LatencyCount { total: 100, slow: 5 }]);
     assert!(counts.present && counts.gaps.is_empty());
 }
 
@@ -115,10 +107,7 @@ fn a_fresh_pod_has_counted_nothing() {
     assert!(counts("# TYPE http_requests_total counter\n").present);
     assert!(counts("# TYPE http_requests counter\n# EOF\n").present);
     // A line that is there but wrong is no zero.
-    assert!(
-        message("x 1\nhttp_requests_total{code=\"200\"} ?\n")
-            .starts_with("line 2: expected a number")
-    );
+    assert!(message("x 1\nhttp_requests_total{code=\"200\"} ?\n").starts_with("line 2: expected a number"));
 }
 
 #[test]
@@ -127,16 +116,8 @@ fn a_gap_on_all_pods_says_something() {
     let fresh = counts("x 1\n");
     let good = counts("http_requests_total{code=\"200\"} 1\n");
     let shared = shared_gaps([&wrong, &fresh]);
-    assert!(
-        shared[0]
-            .to_string()
-            .contains("but there is http_requests_total_total; is that meant?")
-    );
-    assert_eq!(
-        shared_gaps([&wrong, &good]).len(),
-        1,
-        "only the histogram is missing on both"
-    );
+    assert!(shared[0].to_string().contains("but there is http_requests_total_total; is that meant?"));
+    assert_eq!(shared_gaps([&wrong, &good]).len(), 1, "only the histogram is missing on both");
     assert!(shared_gaps([]).is_empty());
 }
 
@@ -146,11 +127,7 @@ fn a_policy_that_sees_nothing_is_noticed() {
     assert!(matches!(&counts(body).gaps[0], Gap::NoErrorLabel { label, .. } if label == "code"));
     let only = ask(body, &query(&[], &[("route", "/login")])).unwrap();
     assert_eq!(only.requests, 0);
-    assert!(
-        only.gaps[0]
-            .to_string()
-            .contains("with route=~\"/login\", found only others")
-    );
+    assert!(only.gaps[0].to_string().contains("with route=~\"/login\", found only others"));
     // An absent label is an empty one, as in PromQL.
     let optional = ask(body, &query(&[], &[("route", "(/login)?")])).unwrap();
     assert_eq!(optional.requests, 1);
@@ -166,19 +143,11 @@ fn what_is_no_count_is_refused() {
         ("1e300", "beyond what counts exactly"),
         ("1e999", "beyond what counts exactly"),
     ] {
-        let error = message(&format!(
-            "# a\nhttp_requests_total{{code=\"200\"}} {value}\n"
-        ));
-        assert!(
-            error.starts_with("line 2: expected a whole number of requests, 0 or more"),
-            "{error}"
-        );
+        let error = message(&format!("# a\nhttp_requests_total{{code=\"200\"}} {value}\n"));
+        assert!(error.starts_with("line 2: expected a whole number of requests, 0 or more"), "{error}");
         assert!(error.contains(found), "{value}: {error}");
         // Only where it is needed.
-        assert_eq!(
-            counts(&format!("other {value}\nhttp_requests_total 1\n")).requests,
-            1
-        );
+        assert_eq!(counts(&format!("other {value}\nhttp_requests_total 1\n")).requests, 1);
     }
     assert_eq!(counts("http_requests_total 1.5e+03\n").requests, 1500);
     // -0 is a zero.
@@ -188,15 +157,9 @@ fn what_is_no_count_is_refused() {
 #[test]
 fn a_metric_of_another_kind_is_refused() {
     let error = message("# TYPE http_requests_total gauge\nhttp_requests_total 1\n");
-    assert!(
-        error.starts_with("expected http_requests_total to be a counter, found a gauge"),
-        "{error}"
-    );
+    assert!(error.starts_with("expected http_requests_total to be a counter, found a gauge"), "{error}");
     let error = message("# TYPE http_request_duration_seconds summary\n");
-    assert!(
-        error.contains("to be a histogram, found a summary; a threshold needs buckets"),
-        "{error}"
-    );
+    assert!(error.contains("to be a histogram, found a summary; a threshold needs buckets"), "{error}");
     let error = message("http_request_duration_seconds_count 5\n");
     assert!(error.contains("found a _count without any"), "{error}");
 }
@@ -217,30 +180,18 @@ fn a_threshold_between_bounds_names_the_bounds() {
 fn bounds_are_numbers_not_text() {
     for bound in ["0.25", "0.250", "2.5e-01", ".25", "0.25000000001"] {
         let body = histogram(&format!("+Inf:4 {bound}:3"));
-        assert_eq!(
-            counts(&body).latencies,
-            [LatencyCount { total: 4, slow: 1 }],
-            "{bound}"
-        );
+        assert_eq!(counts(&body).latencies, [LatencyCount { total: 4, slow: 1 }], "{bound}");
     }
 }
 
 #[test]
 fn a_histogram_with_something_missing_is_refused() {
     let error = message(&histogram("0.1:1 0.25:2"));
-    assert!(
-        error.contains("expected a bucket le=\"+Inf\", found le=\"0.25\" as the last"),
-        "{error}"
-    );
+    assert!(error.contains("expected a bucket le=\"+Inf\", found le=\"0.25\" as the last"), "{error}");
     let error = message(&histogram("0.25:5 +Inf:2"));
-    assert!(
-        error.contains("expected le=\"+Inf\" to count all requests, found 2, less than the 5"),
-        "{error}"
-    );
+    assert!(error.contains("expected le=\"+Inf\" to count all requests, found 2, less than the 5"), "{error}");
     assert!(message(&histogram("0.25:1 0.250:1 +Inf:2")).contains("expected each bound once"));
-    assert!(
-        message(&histogram("x:1 +Inf:2")).contains("expected a bound in the label le, found `x`")
-    );
+    assert!(message(&histogram("x:1 +Inf:2")).contains("expected a bound in the label le, found `x`"));
     assert!(message(&histogram("0.25:1.5 +Inf:2")).contains("found the fraction 1.5"));
     assert!(message("http_request_duration_seconds_bucket 1\n").contains("label le, found none"));
 }
@@ -249,16 +200,10 @@ fn a_histogram_with_something_missing_is_refused() {
 fn a_policy_without_sense_is_refused() {
     let mut query = query(&[], &[]);
     query.latencies[0].only = Matcher::new([("le", "0.25")]).unwrap();
-    assert!(matches!(
-        ask("", &query),
-        Err(QueryError::BoundInOnly { .. })
-    ));
+    assert!(matches!(ask("", &query), Err(QueryError::BoundInOnly { .. })));
     for threshold in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         query.latencies[0].threshold_seconds = threshold;
-        assert!(matches!(
-            ask("", &query),
-            Err(QueryError::BadThreshold { .. })
-        ));
+        assert!(matches!(ask("", &query), Err(QueryError::BadThreshold { .. })));
     }
 }
 
@@ -277,40 +222,17 @@ struct Row {
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    let route = prop_oneof![
-        r#"/a[a-z,={}"\\ \n~#]{0,6}"#,
-        r#"[/b~,{}"\\]{0,5}"#,
-        "\\PC{0,4}"
-    ];
+    let route = prop_oneof![r#"/a[a-z,={}"\\ \n~#]{0,6}"#, r#"[/b~,{}"\\]{0,5}"#, "\\PC{0,4}"];
     let code = prop_oneof![Just(200_u16), Just(404), Just(500), Just(503), Just(5000)];
     let small = 0..100_000_u32;
-    (
-        code,
-        route,
-        any::<u32>(),
-        small.clone(),
-        small.clone(),
-        small,
-        any::<u8>(),
+    (code, route, any::<u32>(), small.clone(), small.clone(), small, any::<u8>()).prop_map(
+        |(code, route, count, fast, middling, slow, style)| Row { code, route, count, fast, middling, slow, style },
     )
-        .prop_map(|(code, route, count, fast, middling, slow, style)| Row {
-            code,
-            route,
-            count,
-            fast,
-            middling,
-            slow,
-            style,
-        })
 }
 
 impl Row {
     fn text(&self) -> String {
-        let route = self
-            .route
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('\n', "\\n");
+        let route = self.route.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         let labels = match self.style % 4 {
             0 => format!("{{code=\"{}\",route=\"{route}\"", self.code),
             1 => format!("{{route=\"{route}\",code=\"{}\"", self.code),
@@ -332,21 +254,12 @@ impl Row {
         };
         let (a, b) = (self.fast, self.fast + self.middling);
         let all = b + self.slow;
-        let count = if self.style & 1 == 0 {
-            format!("{}", self.count)
-        } else {
-            format!("{:e}", self.count)
-        };
+        let count = if self.style & 1 == 0 { format!("{}", self.count) } else { format!("{:e}", self.count) };
         let bucket = |bound: &str, count: u32| {
-            format!(
-                "http_request_duration_seconds_bucket{labels},le=\"{bound}\"{comma}}} {count}{rest}\n"
-            )
+            format!("http_request_duration_seconds_bucket{labels},le=\"{bound}\"{comma}}} {count}{rest}\n")
         };
         let buckets = [bucket("0.1", a), bucket("0.25", b), bucket("+Inf", all)];
-        format!(
-            "{noise}http_requests_total{labels}{comma}}} {count}{rest}\n{}",
-            buckets.concat()
-        )
+        format!("{noise}http_requests_total{labels}{comma}}} {count}{rest}\n{}", buckets.concat())
     }
 }
 

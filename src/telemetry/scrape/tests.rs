@@ -15,37 +15,19 @@ fn query() -> Query {
     let errors = Matcher::new([("code", "5..")]).unwrap();
     let counter = "http_requests_total".to_owned();
     Query {
-        requests: CounterQuery {
-            counter,
-            errors,
-            only: Matcher::any(),
-        },
-        latencies: vec![LatencyQuery {
-            histogram: "h".to_owned(),
-            threshold_seconds: 0.25,
-            only: Matcher::any(),
-        }],
+        requests: CounterQuery { counter, errors, only: Matcher::any() },
+        latencies: vec![LatencyQuery { histogram: "h".to_owned(), threshold_seconds: 0.25, only: Matcher::any() }],
     }
 }
 
 fn target(port: u16) -> Target {
     let ip = Ipv4Addr::LOCALHOST.into();
-    Target {
-        pod: "auth-1".to_owned(),
-        arm: Arm::Canary,
-        ip,
-        port,
-        path: "/metrics".to_owned(),
-    }
+    Target { pod: "auth-1".to_owned(), arm: Arm::Canary, ip, port, path: "/metrics".to_owned() }
 }
 
 fn scraper() -> Scraper {
     let deadline = Duration::from_millis(400);
-    Scraper::new(ScrapeSettings {
-        deadline,
-        ..ScrapeSettings::default()
-    })
-    .unwrap()
+    Scraper::new(ScrapeSettings { deadline, ..ScrapeSettings::default() }).unwrap()
 }
 
 /// Calls `answer` with each connection, on a thread of its own.
@@ -79,10 +61,7 @@ fn request(stream: &TcpStream) -> Option<String> {
 }
 
 fn response(head: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// Answers each request with these bytes and closes.
@@ -99,10 +78,7 @@ async fn scrape_one(target: Target) -> Result<PodCounts, ScrapeError> {
 }
 
 async fn problem(bytes: impl Into<Vec<u8>>) -> String {
-    scrape_one(target(serve_bytes(bytes)))
-        .await
-        .unwrap_err()
-        .to_string()
+    scrape_one(target(serve_bytes(bytes))).await.unwrap_err().to_string()
 }
 
 #[tokio::test]
@@ -117,10 +93,7 @@ async fn counts_come_from_the_pod() {
     let counts = scrape_one(target).await.unwrap();
     assert_eq!((counts.requests, counts.errors), (10, 1));
     let head = received.recv().unwrap();
-    assert!(
-        head.starts_with("GET /metrics?name[]=http_requests_total HTTP/1.1\n"),
-        "{head}"
-    );
+    assert!(head.starts_with("GET /metrics?name[]=http_requests_total HTTP/1.1\n"), "{head}");
     assert!(head.contains("user-agent: serin\n"), "{head}");
     assert!(head.contains("accept: text/plain;version=0.0.4"), "{head}");
     assert!(!head.contains("accept-encoding"), "{head}");
@@ -136,13 +109,7 @@ async fn an_ipv6_pod_is_read() {
         request(&stream);
         let _ = stream.write_all(response("200 OK", GOOD).as_bytes());
     });
-    assert_eq!(
-        scrape_one(Target { ip, ..target(port) })
-            .await
-            .unwrap()
-            .requests,
-        10
-    );
+    assert_eq!(scrape_one(Target { ip, ..target(port) }).await.unwrap().requests, 10);
 }
 
 #[test]
@@ -151,19 +118,13 @@ fn a_proxy_in_the_environment_is_ignored() {
     let module = module_path!().split_once("::").map_or("", |(_, path)| path);
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("{module}::counts_come_from_the_pod")])
-        .envs(
-            ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
-                .map(|key| (key, "http://127.0.0.1:9")),
-        )
+        .envs(["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"].map(|key| (key, "http://127.0.0.1:9")))
         .env_remove("NO_PROXY")
         .env_remove("no_proxy")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 #[tokio::test]
@@ -211,21 +172,11 @@ fn a_scrape_may_run_on_any_thread() {
 
 #[tokio::test]
 async fn a_refused_connection_says_where_and_what() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let error = scrape_one(target(port)).await.unwrap_err();
     let text = error.to_string();
-    assert!(
-        text.starts_with(&format!("pod auth-1 at http://127.0.0.1:{port}/metrics: ")),
-        "{text}"
-    );
-    assert!(
-        text.contains("refused") && text.contains("does the pod listen on this port?"),
-        "{text}"
-    );
+    assert!(text.starts_with(&format!("pod auth-1 at http://127.0.0.1:{port}/metrics: ")), "{text}");
+    assert!(text.contains("refused") && text.contains("does the pod listen on this port?"), "{text}");
     assert!(std::error::Error::source(&error).is_some());
 }
 
@@ -240,20 +191,13 @@ async fn a_hung_pod_costs_its_deadline_and_nobody_else() {
     targets.extend((0..25).map(|_| target(good)));
     let start = Instant::now();
     let results = scraper().scrape(&targets, &query()).await;
-    assert!(
-        start.elapsed() < Duration::from_millis(1500),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
     for (at, (index, result)) in results.iter().enumerate() {
         assert_eq!(at, *index);
         assert_eq!(result.is_ok(), at >= 25, "{result:?}");
     }
     let error = results[0].1.as_ref().unwrap_err().to_string();
-    assert!(
-        error.contains("expected an answer within 400ms, found none"),
-        "{error}"
-    );
+    assert!(error.contains("expected an answer within 400ms, found none"), "{error}");
 }
 
 #[tokio::test]
@@ -268,11 +212,7 @@ async fn concurrency_is_bounded() {
         now.fetch_sub(1, Ordering::SeqCst);
         let _ = stream.write_all(response("200 OK", GOOD).as_bytes());
     });
-    let scraper = Scraper::new(ScrapeSettings {
-        concurrency: 3,
-        ..ScrapeSettings::default()
-    })
-    .unwrap();
+    let scraper = Scraper::new(ScrapeSettings { concurrency: 3, ..ScrapeSettings::default() }).unwrap();
     let targets: Vec<_> = (0..12).map(|_| target(port)).collect();
     let results = scraper.scrape(&targets, &query()).await;
     for (_, result) in results {
@@ -293,10 +233,7 @@ async fn a_slow_drip_ends_at_the_deadline() {
     let start = Instant::now();
     let text = scrape_one(target(port)).await.unwrap_err().to_string();
     assert!(start.elapsed() < Duration::from_millis(900));
-    assert!(
-        text.contains("expected the whole text within 400ms, found"),
-        "{text}"
-    );
+    assert!(text.contains("expected the whole text within 400ms, found"), "{text}");
 }
 
 #[tokio::test]
@@ -311,29 +248,11 @@ async fn an_endless_body_ends_at_the_limit() {
             count.fetch_add(line.len(), Ordering::SeqCst);
         }
     });
-    let limits = Limits {
-        max_bytes: 3 * 1024 * 1024,
-        ..Limits::default()
-    };
+    let limits = Limits { max_bytes: 3 * 1024 * 1024, ..Limits::default() };
     let deadline = Duration::from_secs(10);
-    let scraper = Scraper::new(ScrapeSettings {
-        deadline,
-        limits,
-        ..ScrapeSettings::default()
-    })
-    .unwrap();
-    let error = scraper
-        .scrape(&[target(port)], &query())
-        .await
-        .remove(0)
-        .1
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("expected at most 3145728 bytes of metrics"),
-        "{error}"
-    );
+    let scraper = Scraper::new(ScrapeSettings { deadline, limits, ..ScrapeSettings::default() }).unwrap();
+    let error = scraper.scrape(&[target(port)], &query()).await.remove(0).1.unwrap_err();
+    assert!(error.to_string().contains("expected at most 3145728 bytes of metrics"), "{error}");
     drop(scraper);
     // The connection is closed, so the pod stops writing; what is in flight fits in socket buffers.
     let mut last = usize::MAX;
@@ -347,27 +266,18 @@ async fn an_endless_body_ends_at_the_limit() {
 #[tokio::test]
 async fn a_body_announced_as_huge_is_not_fetched() {
     let text = problem("HTTP/1.1 200 OK\r\ncontent-length: 10485761\r\n\r\n").await;
-    assert!(
-        text.contains("expected at most 10485760 bytes of metrics, found 10485761"),
-        "{text}"
-    );
+    assert!(text.contains("expected at most 10485760 bytes of metrics, found 10485761"), "{text}");
 }
 
 #[tokio::test]
 async fn a_large_body_leaves_the_runtime_alone() {
     let mut body = "# padding\n".repeat(500_000);
     for at in 0..20_000 {
-        body.push_str(&format!(
-            "http_requests_total{{code=\"200\",route=\"/{at}\"}} 1\n"
-        ));
+        body.push_str(&format!("http_requests_total{{code=\"200\",route=\"/{at}\"}} 1\n"));
     }
     let port = serve_bytes(response("200 OK", &body));
     let deadline = Duration::from_secs(30);
-    let scraper = Scraper::new(ScrapeSettings {
-        deadline,
-        ..ScrapeSettings::default()
-    })
-    .unwrap();
+    let scraper = Scraper::new(ScrapeSettings { deadline, ..ScrapeSettings::default() }).unwrap();
     let targets = vec![target(port); 6];
     let query = query();
     let scrape = scraper.scrape(&targets, &query);
@@ -398,23 +308,14 @@ async fn a_large_body_leaves_the_runtime_alone() {
 async fn a_connection_that_breaks_is_no_text() {
     let cut = format!("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{GOOD}");
     let text = problem(cut).await;
-    assert!(
-        text.contains(&format!("the connection broke after {} bytes", GOOD.len())),
-        "{text}"
-    );
+    assert!(text.contains(&format!("the connection broke after {} bytes", GOOD.len())), "{text}");
     let text = problem("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfoo 1").await;
     assert!(text.contains("the connection broke after"), "{text}");
     // Without a length only the last newline tells.
     let text = problem("HTTP/1.0 200 OK\r\n\r\nhttp_requests_total 12").await;
-    assert!(
-        text.contains("line 1: expected a newline at the end of the text"),
-        "{text}"
-    );
+    assert!(text.contains("line 1: expected a newline at the end of the text"), "{text}");
     let text = problem("").await;
-    assert!(
-        text.contains("the connection broke after 0 bytes"),
-        "{text}"
-    );
+    assert!(text.contains("the connection broke after 0 bytes"), "{text}");
     let text = problem("SSH-2.0-OpenSSH_9.9\r\n").await;
     assert!(text.contains("expected a whole answer"), "{text}");
 }
@@ -422,10 +323,7 @@ async fn a_connection_that_breaks_is_no_text() {
 #[tokio::test]
 async fn only_200_counts() {
     let text = problem(response("404 Not Found", GOOD)).await;
-    assert!(
-        text.contains("expected status 200, found 404 Not Found; correct `path` or `port`"),
-        "{text}"
-    );
+    assert!(text.contains("expected status 200, found 404 Not Found; correct `path` or `port`"), "{text}");
     let text = problem(response("204 No Content", "")).await;
     assert!(text.contains("found 204 No Content"), "{text}");
     let text = problem(response("401 Unauthorized", "")).await;
@@ -437,55 +335,25 @@ async fn redirects_are_not_followed() {
     let elsewhere = serve_bytes(response("200 OK", GOOD));
     let head = format!("302 Found\r\nlocation: http://127.0.0.1:{elsewhere}/metrics");
     let text = problem(response(&head, "")).await;
-    assert!(
-        text.contains("redirects are not followed; it points to http://127.0.0.1"),
-        "{text}"
-    );
+    assert!(text.contains("redirects are not followed; it points to http://127.0.0.1"), "{text}");
 }
 
 #[tokio::test]
 async fn what_is_no_plain_text_is_refused() {
     let gzip = response("200 OK\r\ncontent-encoding: gzip", "\x1f");
-    assert!(
-        problem(gzip)
-            .await
-            .contains("found content-encoding: gzip; nothing compressed was asked for")
-    );
-    let protobuf = response(
-        "200 OK\r\ncontent-type: application/vnd.google.protobuf",
-        "x",
-    );
-    assert!(
-        problem(protobuf)
-            .await
-            .contains("found content-type: application/vnd.google.protobuf")
-    );
+    assert!(problem(gzip).await.contains("found content-encoding: gzip; nothing compressed was asked for"));
+    let protobuf = response("200 OK\r\ncontent-type: application/vnd.google.protobuf", "x");
+    assert!(problem(protobuf).await.contains("found content-type: application/vnd.google.protobuf"));
     let html = response("200 OK\r\ncontent-type: text/html; charset=utf-8", "<html>");
-    assert!(
-        problem(html)
-            .await
-            .contains("is this the port and path of metrics")
-    );
-    assert!(
-        problem(response("200 OK", "<html>\n"))
-            .await
-            .contains("line 1: expected metrics")
-    );
+    assert!(problem(html).await.contains("is this the port and path of metrics"));
+    assert!(problem(response("200 OK", "<html>\n")).await.contains("line 1: expected metrics"));
 }
 
 #[tokio::test]
 async fn open_metrics_has_to_say_that_it_is_whole() {
-    let open_metrics = |body: &str| {
-        response(
-            "200 OK\r\ncontent-type: application/openmetrics-text; version=1.0.0",
-            body,
-        )
-    };
-    assert!(
-        problem(open_metrics(GOOD))
-            .await
-            .contains("expected `# EOF`")
-    );
+    let open_metrics =
+        |body: &str| response("200 OK\r\ncontent-type: application/openmetrics-text; version=1.0.0", body);
+    assert!(problem(open_metrics(GOOD)).await.contains("expected `# EOF`"));
     let port = serve_bytes(open_metrics(&format!("{GOOD}# EOF\n")));
     assert_eq!(scrape_one(target(port)).await.unwrap().requests, 10);
 }
@@ -493,33 +361,17 @@ async fn open_metrics_has_to_say_that_it_is_whole() {
 #[tokio::test]
 async fn an_odd_path_is_refused() {
     for path in ["metrics", "", "@evil.example/metrics", ":80/metrics"] {
-        let error = scrape_one(Target {
-            path: path.to_owned(),
-            ..target(1)
-        })
-        .await
-        .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("expected a path that begins with `/`"),
-            "{error}"
-        );
+        let error = scrape_one(Target { path: path.to_owned(), ..target(1) }).await.unwrap_err();
+        assert!(error.to_string().contains("expected a path that begins with `/`"), "{error}");
     }
 }
 
 #[test]
 fn the_chosen_pods_stay_the_same() {
     let pods = |arm, range: std::ops::Range<u16>| {
-        range.map(move |at| Target {
-            arm,
-            pod: format!("{arm:?}-{at}"),
-            ..target(at)
-        })
+        range.map(move |at| Target { arm, pod: format!("{arm:?}-{at}"), ..target(at) })
     };
-    let mut targets: Vec<_> = pods(Arm::Stable, 0..100)
-        .chain(pods(Arm::Canary, 0..3))
-        .collect();
+    let mut targets: Vec<_> = pods(Arm::Stable, 0..100).chain(pods(Arm::Canary, 0..3)).collect();
     let chosen = pick(&targets, MAX_PODS_PER_ARM);
     assert_eq!(chosen.len(), 28);
     targets.reverse();
@@ -527,14 +379,9 @@ fn the_chosen_pods_stay_the_same() {
     again.reverse();
     assert_eq!(again, chosen, "whatever the order");
     // Of four pods that go, only the chosen ones are replaced.
-    targets.retain(|target| {
-        !["Stable-1", "Stable-2", "Stable-3", "Stable-4"].contains(&target.pod.as_str())
-    });
+    targets.retain(|target| !["Stable-1", "Stable-2", "Stable-3", "Stable-4"].contains(&target.pod.as_str()));
     let fewer = pick(&targets, MAX_PODS_PER_ARM);
-    let kept = chosen
-        .iter()
-        .filter(|target| fewer.contains(target))
-        .count();
+    let kept = chosen.iter().filter(|target| fewer.contains(target)).count();
     assert_eq!(fewer.len(), 28);
     assert!(kept >= 24, "{kept}");
 }

@@ -25,7 +25,8 @@ pub fn kubectl_raw(args: &[&str]) -> Result<Output> {
 
 /// Runs kubectl with this on its standard input.
 pub fn kubectl_with(args: &[&str], input: &str) -> Result<String> {
-    let child = Command::new("kubectl").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child =
+        Command::new("kubectl").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.map_err(|error| format!("kubectl: {error}"))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).map_err(|error| format!("kubectl: {error}"))?;
@@ -61,8 +62,18 @@ pub fn list(namespace: &str, kind: &str) -> Result<Vec<Value>> {
 /// Installs Serin from its chart, with real Helm, and waits until it is ready.
 pub fn install(chart: &str, settings: &[&str]) -> Result<()> {
     let mut args = vec![
-        "upgrade", "--install", "serin", chart, "--namespace", SERIN, "--create-namespace", "--wait", "--timeout", "90s",
-        "--set", "image.tag=dev",
+        "upgrade",
+        "--install",
+        "serin",
+        chart,
+        "--namespace",
+        SERIN,
+        "--create-namespace",
+        "--wait",
+        "--timeout",
+        "90s",
+        "--set",
+        "image.tag=dev",
     ];
     for setting in settings {
         args.extend(["--set", setting]);
@@ -72,7 +83,8 @@ pub fn install(chart: &str, settings: &[&str]) -> Result<()> {
 
 /// Runs helm.
 pub fn helm(args: &[&str]) -> Result<()> {
-    let output = Command::new("helm").args(args).stdin(Stdio::null()).output().map_err(|error| format!("helm: {error}"))?;
+    let output =
+        Command::new("helm").args(args).stdin(Stdio::null()).output().map_err(|error| format!("helm: {error}"))?;
     said("helm", args, &output).map(drop)
 }
 

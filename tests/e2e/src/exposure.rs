@@ -23,7 +23,10 @@ pub fn exposure(records: &[Record], from: f64, until: f64, canary: &str, slow: f
     let within: Vec<&Record> = records.iter().filter(|record| record.t >= from && record.t < until).collect();
     let of_canary = || within.iter().filter(|record| record.version.as_deref() == Some(canary));
     let answered = |record: &Record| record.t + record.ms / 1000.0;
-    let first_bad = of_canary().filter(|record| record.failed() || record.ms > slow).map(|record| answered(record)).reduce(f64::min);
+    let first_bad = of_canary()
+        .filter(|record| record.failed() || record.ms > slow)
+        .map(|record| answered(record))
+        .reduce(f64::min);
     let last = of_canary().map(|record| answered(record)).reduce(f64::max);
     Exposure {
         requests: within.len(),
@@ -51,8 +54,12 @@ mod tests {
     #[test]
     fn exposure_is_from_the_first_bad_answer_to_the_last_of_any_kind() {
         let records = [
-            record(1.0, 200, Some("v1")), record(2.0, 200, Some("v2")), record(3.0, 500, Some("v2")),
-            record(5.5, 200, Some("v2")), record(6.0, 503, None), record(9.0, 200, Some("v1")),
+            record(1.0, 200, Some("v1")),
+            record(2.0, 200, Some("v2")),
+            record(3.0, 500, Some("v2")),
+            record(5.5, 200, Some("v2")),
+            record(6.0, 503, None),
+            record(9.0, 200, Some("v1")),
         ];
         let seen = exposure(&records, 0.0, 10.0, "v2", 250.0);
         assert_eq!(seen, Exposure { requests: 6, failed: 2, lost: 1, canary: 3, seconds: Some(2.5) });

@@ -29,7 +29,8 @@ impl Drop for Load {
 impl Load {
     /// Starts it. `seconds` bounds it, `extra` are further arguments of `load`.
     pub fn start(url: &str, host: &str, rate: u32, seconds: u64, extra: &[&str]) -> Result<Self> {
-        let file = std::env::temp_dir().join(format!("serin-load-{}-{}.jsonl", std::process::id(), host.replace('.', "-")));
+        let file =
+            std::env::temp_dir().join(format!("serin-load-{}-{}.jsonl", std::process::id(), host.replace('.', "-")));
         let _ = std::fs::remove_file(&file);
         let program = beside_us("load")?;
         let child = Command::new(program)

@@ -31,7 +31,12 @@ impl View {
         let status = &rollout["status"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let verdicts = status["slos"].as_array().into_iter().flatten().map(|slo| {
-            (text(&slo["name"]), text(&slo["verdict"]), slo["evidence"].as_f64().unwrap_or(0.0), slo["threshold"].as_f64().unwrap_or(0.0))
+            (
+                text(&slo["name"]),
+                text(&slo["verdict"]),
+                slo["evidence"].as_f64().unwrap_or(0.0),
+                slo["threshold"].as_f64().unwrap_or(0.0),
+            )
         });
         let conditions = status["conditions"].as_array().into_iter().flatten();
         Self {
@@ -43,7 +48,9 @@ impl View {
             message: text(&status["message"]),
             verdicts: verdicts.collect(),
             last_run_phase: text(&status["lastRunPhase"]),
-            ready: conditions.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True"),
+            ready: conditions
+                .into_iter()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True"),
         }
     }
 
@@ -58,8 +65,15 @@ impl View {
     pub fn line(&self) -> String {
         let seen = self.seen.map_or("-".to_owned(), |seen| format!("{seen:.1}"));
         let weight = self.weight.map_or("-".to_owned(), |weight| weight.to_string());
-        let verdicts: Vec<String> = self.verdicts.iter().map(|(name, verdict, is, of)| format!("{name} {verdict} {is:.1}/{of:.1}")).collect();
-        format!("{:<11} {:>5}  weight {weight:>3}  seen {seen:>5}  {:<52} {}", self.phase, self.step, verdicts.join(", "), self.message)
+        let verdicts: Vec<String> =
+            self.verdicts.iter().map(|(name, verdict, is, of)| format!("{name} {verdict} {is:.1}/{of:.1}")).collect();
+        format!(
+            "{:<11} {:>5}  weight {weight:>3}  seen {seen:>5}  {:<52} {}",
+            self.phase,
+            self.step,
+            verdicts.join(", "),
+            self.message
+        )
     }
 }
 
@@ -101,12 +115,21 @@ impl Watch {
     }
 
     /// Follows until `done` says so; `tell` gets each view that is worth a line.
-    pub fn until(&self, what: &str, within: Duration, mut tell: impl FnMut(&View), mut done: impl FnMut(&View) -> bool) -> Result<View> {
+    pub fn until(
+        &self,
+        what: &str,
+        within: Duration,
+        mut tell: impl FnMut(&View),
+        mut done: impl FnMut(&View) -> bool,
+    ) -> Result<View> {
         let began = Instant::now();
         let mut last = View::default();
         loop {
             let left = within.saturating_sub(began.elapsed());
-            let view = self.views.recv_timeout(left).map_err(|_| format!("expected {what} within {} s, found: {}", within.as_secs(), last.line()))?;
+            let view = self
+                .views
+                .recv_timeout(left)
+                .map_err(|_| format!("expected {what} within {} s, found: {}", within.as_secs(), last.line()))?;
             if view.gist() != last.gist() {
                 tell(&view);
             }

@@ -83,7 +83,8 @@ fn demo(args: &Args) -> Result<bool> {
     println!("load: {} requests/s through the gateway, each answer recorded", args.rate);
     let load = Load::start(&args.gateway, &shop.host, args.rate, 900, &[])?;
     let watch = Watch::start(&shop.namespace, "auth")?;
-    let mut stage = Stage { shop: &shop, load, watch, began: Instant::now(), points: Vec::new(), last_run: String::new() };
+    let mut stage =
+        Stage { shop: &shop, load, watch, began: Instant::now(), points: Vec::new(), last_run: String::new() };
     let began = now();
     let told = [good(&mut stage)?, bad(&mut stage)?, slow(&mut stage)?, outage(&mut stage)?];
     print!("{}", table(&told));
@@ -108,13 +109,26 @@ impl Stage<'_> {
             points.push(Point { at: now(), weight: view.weight.unwrap_or(0) as f64 });
             println!("{:6.1} s  {}", began.elapsed().as_secs_f64(), view.line());
         };
-        self.watch.until(what, within, |view| if view.run != last_run { told(view) }, |view| view.run != last_run && done(view))
+        self.watch.until(
+            what,
+            within,
+            |view| {
+                if view.run != last_run {
+                    told(view)
+                }
+            },
+            |view| view.run != last_run && done(view),
+        )
     }
 
     /// Releases by `kubectl set env` and follows to the end of the run.
     fn release(&mut self, environment: &[&str]) -> Result<View> {
         self.shop.release(environment)?;
-        println!("{:6.1} s  kubectl set env deployment/auth {}", self.began.elapsed().as_secs_f64(), environment.join(" "));
+        println!(
+            "{:6.1} s  kubectl set env deployment/auth {}",
+            self.began.elapsed().as_secs_f64(),
+            environment.join(" ")
+        );
         let view = self.follow("the release to end", Duration::from_secs(180), |view| {
             matches!(view.last_run_phase.as_str(), "Succeeded" | "RolledBack" | "Superseded" | "Cancelled")
                 && matches!(view.phase.as_str(), "Idle" | "Refused")
@@ -123,17 +137,35 @@ impl Stage<'_> {
         Ok(view)
     }
 
-    fn end(&mut self, story: &'static str, promised: &'static str, view: &View, began: f64, canary: &str) -> Result<Told> {
+    fn end(
+        &mut self,
+        story: &'static str,
+        promised: &'static str,
+        view: &View,
+        began: f64,
+        canary: &str,
+    ) -> Result<Told> {
         // The last answers are still on their way into the file.
         std::thread::sleep(Duration::from_millis(1500));
         let records = self.load.read()?;
         let figures = exposure(records, began, now(), canary, 250.0);
-        for lost in records.iter().filter(|record| record.t >= began && record.failed() && record.version.is_none()).take(5) {
-            println!("          lost on the way: status {} after {:.0} ms, {}", lost.status, lost.ms, lost.error.as_deref().unwrap_or("no version"));
+        for lost in
+            records.iter().filter(|record| record.t >= began && record.failed() && record.version.is_none()).take(5)
+        {
+            println!(
+                "          lost on the way: status {} after {:.0} ms, {}",
+                lost.status,
+                lost.ms,
+                lost.error.as_deref().unwrap_or("no version")
+            );
         }
         let ended = view.last_run_phase.clone();
         let kept = ended == promised && figures.lost == 0;
-        println!("{:6.1} s  {ended}: {}", self.began.elapsed().as_secs_f64(), if kept { "as promised" } else { "NOT as promised" });
+        println!(
+            "{:6.1} s  {ended}: {}",
+            self.began.elapsed().as_secs_f64(),
+            if kept { "as promised" } else { "NOT as promised" }
+        );
         Ok(Told { story, promised, ended, kept, took: self.began.elapsed(), figures })
     }
 
@@ -141,7 +173,14 @@ impl Stage<'_> {
     fn undo(&mut self) -> Result<()> {
         self.shop.serin(&["undo", "auth"])?;
         println!("{:6.1} s  kubectl serin undo auth", self.began.elapsed().as_secs_f64());
-        self.watch.until("the Rollout to be Ready", Duration::from_secs(60), |_| {}, |view| view.ready && view.phase == "Idle").map(drop)
+        self.watch
+            .until(
+                "the Rollout to be Ready",
+                Duration::from_secs(60),
+                |_| {},
+                |view| view.ready && view.phase == "Idle",
+            )
+            .map(drop)
     }
 }
 
@@ -149,7 +188,9 @@ fn good(stage: &mut Stage<'_>) -> Result<Told> {
     stage.tell("A good release is promoted (kubectl set image deployment/auth auth=serin.local/auth:v2)");
     let began = now();
     stage.shop.kubectl(&["set", "image", "deployment/auth", "auth=serin.local/auth:v2"])?;
-    let view = stage.follow("the release to end", Duration::from_secs(180), |view| view.last_run_phase == "Succeeded" && view.phase == "Idle")?;
+    let view = stage.follow("the release to end", Duration::from_secs(180), |view| {
+        view.last_run_phase == "Succeeded" && view.phase == "Idle"
+    })?;
     stage.last_run.clone_from(&view.run);
     let status = stage.shop.kubectl(&["rollout", "status", "deployment/auth", "--timeout=20s"])?;
     println!("          kubectl rollout status: {}", status.lines().last().unwrap_or_default());
@@ -179,15 +220,20 @@ fn outage(stage: &mut Stage<'_>) -> Result<Told> {
     stage.tell("An outage hits both versions (20 % errors): held, not rolled back");
     let began = now();
     stage.shop.release(&["VERSION=v5"])?;
-    stage.follow("the canary to get traffic", Duration::from_secs(60), |view| view.weight.unwrap_or(0) > 0 && view.phase == "Shifting")?;
+    stage.follow("the canary to get traffic", Duration::from_secs(60), |view| {
+        view.weight.unwrap_or(0) > 0 && view.phase == "Shifting"
+    })?;
     stage.shop.faults(&json!({"errors": "20%"}))?;
     println!("{:6.1} s  the outage begins: all pods answer 20 % errors", stage.began.elapsed().as_secs_f64());
     let held = stage.follow("a hold", Duration::from_secs(30), |view| view.message.contains("both versions are bad"));
     std::thread::sleep(Duration::from_secs(20));
-    eventually("the faults to be switched off", Duration::from_secs(20), || stage.shop.faults(&json!({"errors": "0%"})).map(Some))?;
+    eventually("the faults to be switched off", Duration::from_secs(20), || {
+        stage.shop.faults(&json!({"errors": "0%"})).map(Some)
+    })?;
     println!("{:6.1} s  the outage is over", stage.began.elapsed().as_secs_f64());
     let view = stage.follow("the release to end", Duration::from_secs(180), |view| {
-        matches!(view.last_run_phase.as_str(), "Succeeded" | "RolledBack") && matches!(view.phase.as_str(), "Idle" | "Refused")
+        matches!(view.last_run_phase.as_str(), "Succeeded" | "RolledBack")
+            && matches!(view.phase.as_str(), "Idle" | "Refused")
     })?;
     stage.last_run.clone_from(&view.run);
     let mut told = stage.end("outage of both", "Succeeded", &view, began, "v5")?;
@@ -206,8 +252,15 @@ fn table(told: &[Told]) -> String {
         let _ = writeln!(
             text,
             "{:<15} {:<11} {:<11} {:>8.1} {:>9} {:>7} {:>11} {:>14}{}",
-            story.story, story.promised, story.ended, story.took.as_secs_f64(), story.figures.requests, story.figures.failed,
-            story.figures.lost, seconds, if story.kept { "" } else { "  <- not as promised" }
+            story.story,
+            story.promised,
+            story.ended,
+            story.took.as_secs_f64(),
+            story.figures.requests,
+            story.figures.failed,
+            story.figures.lost,
+            seconds,
+            if story.kept { "" } else { "  <- not as promised" }
         );
     }
     text.push_str("Exposure: from the canary's first bad answer to its last answer of any kind.\n");
@@ -234,12 +287,23 @@ fn picture(path: &std::path::Path, points: &[Point], records: &[load::Record], b
     let mut errors = String::new();
     for (second, (failed, all)) in &seconds {
         let percent = 100.0 * f64::from(*failed) / f64::from((*all).max(1));
-        let _ = write!(errors, "{}{:.1} {:.1} ", if errors.is_empty() { "M " } else { "L " }, x(began + *second as f64), y(percent));
+        let _ = write!(
+            errors,
+            "{}{:.1} {:.1} ",
+            if errors.is_empty() { "M " } else { "L " },
+            x(began + *second as f64),
+            y(percent)
+        );
     }
     let mut grid = String::new();
     for percent in [0, 25, 50, 75, 100] {
         let at = y(f64::from(percent));
-        let _ = write!(grid, "<line x1='50' x2='{}' y1='{at}' y2='{at}' stroke='#ddd'/><text x='8' y='{}'>{percent} %</text>", width - 20.0, at + 4.0);
+        let _ = write!(
+            grid,
+            "<line x1='50' x2='{}' y1='{at}' y2='{at}' stroke='#ddd'/><text x='8' y='{}'>{percent} %</text>",
+            width - 20.0,
+            at + 4.0
+        );
     }
     let svg = format!(
         "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' font-family='sans-serif' font-size='12'>\
