@@ -46,7 +46,11 @@ fn trace(told: &[Told]) -> String {
         if let Some(status) = &told.run {
             let phase = status.phase.unwrap_or_default();
             let stage = status.stage.map(|stage| format!("/{stage:?}")).unwrap_or_default();
-            let _ = write!(line, "{phase}{stage} step {} weight {}/{}", status.step, status.weight.wanted, status.weight.set);
+            let _ = write!(
+                line,
+                "{phase}{stage} step {} weight {}/{}",
+                status.step, status.weight.wanted, status.weight.set
+            );
             if let Some(waiting) = &status.waiting {
                 let _ = write!(line, " waits for {:?}", waiting.reason);
             }
@@ -83,9 +87,19 @@ fn story(name: &str, setting: Setting) {
         return;
     }
     let was = fs::read_to_string(&path).unwrap_or_default();
-    let differs = was.lines().zip(is.lines()).position(|(was, is)| was != is).unwrap_or(was.lines().count().min(is.lines().count()));
+    let differs = was
+        .lines()
+        .zip(is.lines())
+        .position(|(was, is)| was != is)
+        .unwrap_or(was.lines().count().min(is.lines().count()));
     let around = |text: &str| text.lines().skip(differs.saturating_sub(3)).take(8).collect::<Vec<_>>().join("\n");
-    assert!(was == is, "{name} is told differently from line {} on (SERIN_BLESS=1 writes it anew)\nbefore:\n{}\nnow:\n{}", differs + 1, around(&was), around(&is));
+    assert!(
+        was == is,
+        "{name} is told differently from line {} on (SERIN_BLESS=1 writes it anew)\nbefore:\n{}\nnow:\n{}",
+        differs + 1,
+        around(&was),
+        around(&is)
+    );
 }
 
 #[test]

@@ -73,7 +73,9 @@ impl Watch {
         let fresh = Retreat { since_clock: clock, since: sim.passed, lowest: weight };
         let retreat = self.retreats.entry(run.name().to_owned()).or_insert(fresh);
         // A write that was decided before the retreat and arrives after it can't be told from one in time.
-        let late = sim.sent.iter().any(|sent| sent.write.kind == Written::HttpRoute && sent.answer.is_ok() && sent.began <= retreat.since_clock);
+        let late = sim.sent.iter().any(|sent| {
+            sent.write.kind == Written::HttpRoute && sent.answer.is_ok() && sent.began <= retreat.since_clock
+        });
         if late {
             retreat.lowest = retreat.lowest.max(weight);
         }
@@ -81,17 +83,23 @@ impl Watch {
         retreat.lowest = retreat.lowest.min(weight);
         let (lowest, since) = (retreat.lowest, sim.passed - retreat.since);
         ensure(!rose, || format!("I2: the canary's weight rose to {weight} from {lowest} in a run that goes back"))?;
-        ensure(weight == 0 || since < TO_REACT, || format!("I2: {since} ms after the retreat the weight is still {weight}"))
+        ensure(weight == 0 || since < TO_REACT, || {
+            format!("I2: {since} ms after the retreat the weight is still {weight}")
+        })
     }
 
     fn i3_the_apex_selects_somebody(&mut self, sim: &Sim, passed: i64) -> Check {
         let Some(apex) = sim.server.get(Kind::Service, "auth") else { return Ok(()) };
         let pin = apex.text("/spec/selector/pod-template-hash").to_owned();
-        let ready = |only_selected: bool| sim.server.list(Kind::Pod).filter(|pod| is_ready(pod) && (!only_selected || selects(apex, pod))).count();
+        let ready = |only_selected: bool| {
+            sim.server.list(Kind::Pod).filter(|pod| is_ready(pod) && (!only_selected || selects(apex, pod))).count()
+        };
         let none = !pin.is_empty() && ready(true) == 0 && ready(false) > 0;
         self.pinned_to_none = if none { self.pinned_to_none + passed } else { 0 };
         let excused = sim.cluster.since_crash < TO_REACT || deployment_gone(sim);
-        ensure(self.pinned_to_none == 0 || excused && self.pinned_to_none < TO_REACT, || format!("I3: the apex is pinned to {pin}, of which no pod is ready"))
+        ensure(self.pinned_to_none == 0 || excused && self.pinned_to_none < TO_REACT, || {
+            format!("I3: the apex is pinned to {pin}, of which no pod is ready")
+        })
     }
 }
 
@@ -122,12 +130,18 @@ fn i4_no_weight_beyond_the_step(sim: &Sim) -> Check {
 }
 
 fn i5_the_same_question_has_one_answer(sim: &Sim) -> Check {
-    ensure(!sim.controllers.iter().any(|controller| controller.undecided), || "I5: decide answered differently when asked again".into())
+    ensure(!sim.controllers.iter().any(|controller| controller.undecided), || {
+        "I5: decide answered differently when asked again".into()
+    })
 }
 
 fn no_write_is_malformed(sim: &Sim) -> Check {
     let wrong = sim.sent.iter().find_map(|sent| match &sent.answer {
-        Err(crate::model::server::Refusal::Invalid(why)) if why != "not sent" && !matches!(sent.write.verb, Verb::Delete { .. }) => Some(why),
+        Err(crate::model::server::Refusal::Invalid(why))
+            if why != "not sent" && !matches!(sent.write.verb, Verb::Delete { .. }) =>
+        {
+            Some(why)
+        }
         _ => None,
     });
     match wrong {
@@ -141,7 +155,9 @@ fn no_write_is_malformed(sim: &Sim) -> Check {
 /// Promise 3.
 fn no_request_is_lost(sim: &Sim) -> Check {
     let excused = sim.crashed || sim.cluster.since_crash < i64::MAX / 4 || deployment_gone(sim);
-    ensure(sim.traffic.lost == 0 || excused, || format!("promise 3: {} requests lost: {}", sim.traffic.lost, sim.traffic.lost_at.as_deref().unwrap_or_default()))
+    ensure(sim.traffic.lost == 0 || excused, || {
+        format!("promise 3: {} requests lost: {}", sim.traffic.lost, sim.traffic.lost_at.as_deref().unwrap_or_default())
+    })
 }
 
 pub fn at_the_end(sim: &Sim) -> Check {
@@ -155,25 +171,50 @@ fn liveness(sim: &Sim) -> Check {
     let run = sim.run().filter(|run| !is_terminal(run));
     ensure(run.is_none(), || {
         let run = run.clone().expect("checked");
-        format!("liveness: {} is {} {} and waits for {} after {} s", run.name(), run.text("/status/phase"), run.text("/status/stage"), run.text("/status/waiting/reason"), sim.passed / 1000)
+        format!(
+            "liveness: {} is {} {} and waits for {} after {} s",
+            run.name(),
+            run.text("/status/phase"),
+            run.text("/status/stage"),
+            run.text("/status/waiting/reason"),
+            sim.passed / 1000
+        )
     })?;
     let rollout = sim.server.get(Kind::Rollout, "auth");
-    ensure(rollout.is_none_or(|rollout| !rollout.is_going()), || "liveness: the Rollout is being deleted and does not go".into())
+    ensure(rollout.is_none_or(|rollout| !rollout.is_going()), || {
+        "liveness: the Rollout is being deleted and does not go".into()
+    })
 }
 
 fn i6_nothing_is_left(sim: &Sim) -> Check {
     let server = &sim.server;
     ensure(server.get(Kind::Service, CANARY_SERVICE).is_none(), || "I6: the canary's Service is left".into())?;
     let service = server.get(Kind::Service, "auth");
-    ensure(service.is_none_or(|service| service.text("/spec/selector/pod-template-hash").is_empty()), || "I6: the pin is left".into())?;
+    ensure(service.is_none_or(|service| service.text("/spec/selector/pod-template-hash").is_empty()), || {
+        "I6: the pin is left".into()
+    })?;
     let route = server.get(Kind::Route, "auth");
-    ensure(route.is_none_or(|route| backends_of(route).iter().all(|(name, _)| name != CANARY_SERVICE)), || "I6: the canary's reference is left in the route".into())?;
-    ensure(route.is_none_or(|route| route.value["spec"]["rules"][0]["backendRefs"] == serde_json::json!([{"name": "auth", "port": 80}])), || format!("I6: the route is not as it was: {}", route.expect("checked").value["spec"]))?;
+    ensure(route.is_none_or(|route| backends_of(route).iter().all(|(name, _)| name != CANARY_SERVICE)), || {
+        "I6: the canary's reference is left in the route".into()
+    })?;
+    ensure(
+        route.is_none_or(|route| {
+            route.value["spec"]["rules"][0]["backendRefs"] == serde_json::json!([{"name": "auth", "port": 80}])
+        }),
+        || format!("I6: the route is not as it was: {}", route.expect("checked").value["spec"]),
+    )?;
     let runs: Vec<Rc<Object>> = server.list(Kind::Run).cloned().collect();
-    ensure(runs.iter().all(|run| run.value["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)), || "I6: a run has its finalizer still".into())?;
-    let owned = server.list(Kind::ReplicaSet).find(|set| set.value["metadata"]["labels"].get(RUN_LABEL).is_some() && set.int("/spec/replicas") > 0);
+    ensure(runs.iter().all(|run| run.value["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)), || {
+        "I6: a run has its finalizer still".into()
+    })?;
+    let owned = server
+        .list(Kind::ReplicaSet)
+        .find(|set| set.value["metadata"]["labels"].get(RUN_LABEL).is_some() && set.int("/spec/replicas") > 0);
     ensure(owned.is_none(), || format!("I6: ReplicaSet {} is left", owned.expect("checked").name()))?;
-    let kept = server.list(Kind::ReplicaSet).find(|set| runs.iter().any(|run| set.owner() == Some(run.uid())) && set.value["metadata"]["annotations"].get("deployment.kubernetes.io/revision").is_none());
+    let kept = server.list(Kind::ReplicaSet).find(|set| {
+        runs.iter().any(|run| set.owner() == Some(run.uid()))
+            && set.value["metadata"]["annotations"].get("deployment.kubernetes.io/revision").is_none()
+    });
     ensure(kept.is_none(), || format!("I6: ReplicaSet {} is left", kept.expect("checked").name()))
 }
 
@@ -188,22 +229,34 @@ fn i9_other_fields_stay(sim: &Sim) -> Check {
 /// By the version that serves: a good one serves and the old has no pods; a bad one has none and the old serves.
 fn i8_the_right_version_serves(sim: &Sim) -> Check {
     let server = &sim.server;
-    let Some(deployment) = server.get(Kind::Deployment, "auth").filter(|_| !deployment_gone(sim)) else { return Ok(()) };
+    let Some(deployment) = server.get(Kind::Deployment, "auth").filter(|_| !deployment_gone(sim)) else {
+        return Ok(());
+    };
     let wanted = image_of(deployment);
     let images: Vec<&str> = server.list(Kind::Pod).filter(|pod| !pod.is_going()).map(|pod| image_of(pod)).collect();
     let Some(first) = images.first() else { return Err("I8: nothing serves".into()) };
     ensure(images.iter().all(|image| image == first), || format!("I8: two versions are left: {images:?}"))?;
     let size = deployment.int("/spec/replicas");
     ensure(images.len() as i64 == size, || format!("I8: {} pods of {size}", images.len()))?;
-    let serving = sim.server.list(Kind::ReplicaSet).find(|set| set.int("/spec/replicas") > 0).map(|set| set.owner() == Some(deployment.uid()));
+    let serving = sim
+        .server
+        .list(Kind::ReplicaSet)
+        .find(|set| set.int("/spec/replicas") > 0)
+        .map(|set| set.owner() == Some(deployment.uid()));
     ensure(serving == Some(true), || "I8: the Deployment does not own what serves".into())?;
     let good = nature_of(wanted) == Nature::Good;
     ensure(nature_of(first) == Nature::Good, || format!("I8: {first} serves"))?;
     if *first == wanted {
-        ensure(!deployment.is("/spec/paused") || server.latch == serin::engine::Latch::Pause && !sim.done.contains(&Deed::DeleteRollout), || "the Deployment stays paused although its template serves".into())?;
+        ensure(
+            !deployment.is("/spec/paused")
+                || server.latch == serin::engine::Latch::Pause && !sim.done.contains(&Deed::DeleteRollout),
+            || "the Deployment stays paused although its template serves".into(),
+        )?;
         return Ok(());
     }
-    ensure(deployment.is("/spec/paused"), || "I8: the Deployment is not held although its template does not serve".into())?;
+    ensure(deployment.is("/spec/paused"), || {
+        "I8: the Deployment is not held although its template does not serve".into()
+    })?;
     let reason = sim.run().map(|run| run.text("/status/reason").to_owned()).unwrap_or_default();
     let excused = !good || sim.aborted || sim.crashed || sim.done.contains(&Deed::DeleteRollout);
     ensure(excused, || format!("I8: {wanted} is good and {first} serves; the last run says {reason}"))
@@ -214,7 +267,12 @@ pub fn i7_idle_is_silent(sim: &mut Sim) -> Check {
     for _ in 0..100 {
         sim.step();
         if let Some(sent) = sim.sent.first() {
-            return Err(format!("I7: an idle world is written to: {} {} {:?}", sent.write.kind.as_str(), sent.write.name, sent.write.verb));
+            return Err(format!(
+                "I7: an idle world is written to: {} {} {:?}",
+                sent.write.kind.as_str(),
+                sent.write.name,
+                sent.write.verb
+            ));
         }
     }
     Ok(())

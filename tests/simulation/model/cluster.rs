@@ -86,7 +86,8 @@ impl Cluster {
     }
 
     fn replica_set(&mut self, server: &mut Server, set: &Rc<Object>) -> bool {
-        let mut pods: Vec<Rc<Object>> = server.list(Kind::Pod).filter(|pod| pod.owner() == Some(set.uid()) && !pod.is_going()).cloned().collect();
+        let mut pods: Vec<Rc<Object>> =
+            server.list(Kind::Pod).filter(|pod| pod.owner() == Some(set.uid()) && !pod.is_going()).cloned().collect();
         let wanted = usize::try_from(set.int("/spec/replicas")).unwrap_or(0);
         if pods.len() < wanted {
             self.pods += 1;
@@ -102,7 +103,8 @@ impl Cluster {
         }
         let ready = pods.iter().filter(|pod| is_ready(pod)).count();
         let status = json!({"replicas": pods.len(), "readyReplicas": ready, "availableReplicas": ready, "observedGeneration": set.int("/metadata/generation")});
-        set.value.get("status") != Some(&status) && server.replace(Kind::ReplicaSet, set, |set| set["status"] = status, BY, true).is_ok()
+        set.value.get("status") != Some(&status)
+            && server.replace(Kind::ReplicaSet, set, |set| set["status"] = status, BY, true).is_ok()
     }
 
     /// Containers start, crash and end.
@@ -112,7 +114,10 @@ impl Cluster {
         for pod in pods {
             let nature = nature_of(image_of(&pod));
             let lag = if self.lag { 3 } else { 1 };
-            let life = self.lives.entry(pod.uid().to_owned()).or_insert_with(|| Life { next: chance.between(800, 2_500 * lag) as i64, grace: GRACE });
+            let life = self
+                .lives
+                .entry(pod.uid().to_owned())
+                .or_insert_with(|| Life { next: chance.between(800, 2_500 * lag) as i64, grace: GRACE });
             if pod.is_going() {
                 life.grace -= passed;
                 if life.grace <= 0 {
@@ -149,7 +154,11 @@ impl Cluster {
 
     /// EndpointSlices follow Services and pods, late.
     pub fn endpoints(&mut self, server: &mut Server, chance: &mut Prng, passed: i64) {
-        let gone: Vec<String> = server.list(Kind::Endpoints).map(|slice| slice.name().to_owned()).filter(|name| server.get(Kind::Service, name).is_none()).collect();
+        let gone: Vec<String> = server
+            .list(Kind::Endpoints)
+            .map(|slice| slice.name().to_owned())
+            .filter(|name| server.get(Kind::Service, name).is_none())
+            .collect();
         for name in gone {
             server.remove(Kind::Endpoints, &name);
         }
@@ -162,17 +171,29 @@ impl Cluster {
                 continue;
             }
             let most = if self.lag { 2_000 } else { 300 };
-            let due = self.endpoints_due.entry(service.name().to_owned()).or_insert_with(|| chance.between(50, most) as i64);
+            let due =
+                self.endpoints_due.entry(service.name().to_owned()).or_insert_with(|| chance.between(50, most) as i64);
             *due -= passed;
             if *due > 0 {
                 continue;
             }
             self.endpoints_due.remove(service.name());
             let _ = match is {
-                Some(is) => server.replace(Kind::Endpoints, &is, |slice| slice["endpoints"] = wanted["endpoints"].clone(), BY, false),
+                Some(is) => server.replace(
+                    Kind::Endpoints,
+                    &is,
+                    |slice| slice["endpoints"] = wanted["endpoints"].clone(),
+                    BY,
+                    false,
+                ),
                 None => server.create(Kind::Endpoints, wanted, BY),
             };
         }
+    }
+
+    /// Endpoints and gateway have nothing under way.
+    pub fn has_caught_up(&self) -> bool {
+        self.endpoints_due.is_empty() && self.route_due.is_empty()
     }
 
     /// The gateway puts routes in force, late, and says what it thinks of them.
@@ -214,7 +235,9 @@ fn set_status(server: &mut Server, pod: &Rc<Object>, ready: bool, restarts: i64)
 /// Selected by a Service.
 pub fn selects(service: &Object, pod: &Object) -> bool {
     let selector = service.value["spec"]["selector"].as_object();
-    selector.is_some_and(|all| !all.is_empty() && all.iter().all(|(key, value)| pod.value["metadata"]["labels"][key] == *value))
+    selector.is_some_and(|all| {
+        !all.is_empty() && all.iter().all(|(key, value)| pod.value["metadata"]["labels"][key] == *value)
+    })
 }
 
 fn slice_of(server: &Server, service: &Object) -> Value {
@@ -238,7 +261,10 @@ pub fn endpoints_of(server: &Server, service: &str) -> Vec<String> {
 /// Services and weights of the route's first rule.
 pub fn backends_of(route: &Object) -> Vec<(String, u64)> {
     let refs = route.value.pointer("/spec/rules/0/backendRefs").and_then(Value::as_array).into_iter().flatten();
-    refs.map(|reference| (reference["name"].as_str().unwrap_or_default().to_owned(), reference["weight"].as_u64().unwrap_or(1))).collect()
+    refs.map(|reference| {
+        (reference["name"].as_str().unwrap_or_default().to_owned(), reference["weight"].as_u64().unwrap_or(1))
+    })
+    .collect()
 }
 
 /// Percent that goes to the Service with this name.

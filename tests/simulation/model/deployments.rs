@@ -29,7 +29,11 @@ fn sync(server: &mut Server, deployment: Rc<Object>) -> bool {
     if adopt(server, &deployment) {
         return true;
     }
-    let mut sets: Vec<Rc<Object>> = server.list(Kind::ReplicaSet).filter(|set| set.owner() == Some(deployment.uid()) && !set.is_going()).cloned().collect();
+    let mut sets: Vec<Rc<Object>> = server
+        .list(Kind::ReplicaSet)
+        .filter(|set| set.owner() == Some(deployment.uid()) && !set.is_going())
+        .cloned()
+        .collect();
     sets.sort_by_key(|set| (set.text("/metadata/creationTimestamp").to_owned(), set.name().to_owned()));
     let mut sync = Sync { server, deployment, sets };
     if sync.deployment.is_going() {
@@ -48,7 +52,8 @@ fn adopt(server: &mut Server, deployment: &Object) -> bool {
         let labels = &set.value["metadata"]["labels"];
         wanted.as_object().is_some_and(|wanted| wanted.iter().all(|(key, value)| labels[key] == *value))
     };
-    let orphan = server.list(Kind::ReplicaSet).find(|set| set.owner().is_none() && !set.is_going() && matches(set)).cloned();
+    let orphan =
+        server.list(Kind::ReplicaSet).find(|set| set.owner().is_none() && !set.is_going() && matches(set)).cloned();
     let Some(orphan) = orphan.filter(|_| !deployment.is_going()) else { return false };
     let owner = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment.name(), "uid": deployment.uid(), "controller": true}]);
     server.replace(Kind::ReplicaSet, &orphan, |set| set["metadata"]["ownerReferences"] = owner, BY, false).is_ok()
@@ -104,7 +109,10 @@ impl Sync<'_> {
                 return false;
             }
             let number = json!((highest + 1).to_string());
-            return self.server.replace(Kind::ReplicaSet, &new, |set| annotate(set, REVISION, number), BY, false).is_ok();
+            return self
+                .server
+                .replace(Kind::ReplicaSet, &new, |set| annotate(set, REVISION, number), BY, false)
+                .is_ok();
         }
         if !create {
             return false;
@@ -163,18 +171,24 @@ impl Sync<'_> {
 
     fn is_saturated(&self, set: &Object) -> bool {
         let desired = set.value["metadata"]["annotations"][DESIRED].as_str();
-        desired == Some(self.wanted().to_string().as_str()) && replicas(set) == self.wanted() && available(set) == self.wanted()
+        desired == Some(self.wanted().to_string().as_str())
+            && replicas(set) == self.wanted()
+            && available(set) == self.wanted()
     }
 
     fn scale_in_proportion(&mut self, mut active: Vec<Rc<Object>>, wanted: i64) -> bool {
         let allowed = if wanted > 0 { wanted + self.max_surge() } else { 0 };
         let total: i64 = active.iter().map(|set| replicas(set)).sum();
         let to_add = allowed - total;
-        active.sort_by_key(|set| std::cmp::Reverse((replicas(set), set.text("/metadata/creationTimestamp").to_owned())));
+        active
+            .sort_by_key(|set| std::cmp::Reverse((replicas(set), set.text("/metadata/creationTimestamp").to_owned())));
         let mut added = 0;
         let mut sizes = Vec::new();
         for set in &active {
-            let max = set.value["metadata"]["annotations"][MAX].as_str().and_then(|text| text.parse::<i64>().ok()).unwrap_or(wanted);
+            let max = set.value["metadata"]["annotations"][MAX]
+                .as_str()
+                .and_then(|text| text.parse::<i64>().ok())
+                .unwrap_or(wanted);
             let share = match (to_add, max) {
                 (0, _) | (_, 0) => 0,
                 _ if wanted == 0 => -replicas(set),

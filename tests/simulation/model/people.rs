@@ -73,7 +73,9 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
         edit(server, Kind::Run, &run, &set(path, value))
     };
     match deed {
-        Deed::Release(image) => edit(server, Kind::Deployment, "auth", &set("/spec/template/spec/containers/0/image", image.as_str())),
+        Deed::Release(image) => {
+            edit(server, Kind::Deployment, "auth", &set("/spec/template/spec/containers/0/image", image.as_str()))
+        }
         Deed::Undo => {
             let image = serving_image(server).ok_or(Refusal::NotFound)?;
             edit(server, Kind::Deployment, "auth", &set("/spec/template/spec/containers/0/image", image))
@@ -88,7 +90,9 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
             edit(server, Kind::Run, &run, &set("/spec/approved", step))
         }
         Deed::Resume => {
-            let held = server.get(Kind::Deployment, "auth").is_some_and(|deployment| deployment.value["metadata"]["labels"].get(names::RUN_LABEL).is_some() && deployment.is("/spec/paused"));
+            let held = server.get(Kind::Deployment, "auth").is_some_and(|deployment| {
+                deployment.value["metadata"]["labels"].get(names::RUN_LABEL).is_some() && deployment.is("/spec/paused")
+            });
             if !held {
                 return Err(Refusal::NotFound);
             }
@@ -98,11 +102,17 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
         }
         Deed::DeleteRollout => server.delete(Kind::Rollout, "auth", None),
         Deed::DeleteDeployment => server.delete(Kind::Deployment, "auth", None),
-        Deed::ResetRoute => edit(server, Kind::Route, "auth", &set("/spec/rules/0/backendRefs", json!([{"name": "auth", "port": 80}]))),
+        Deed::ResetRoute => {
+            edit(server, Kind::Route, "auth", &set("/spec/rules/0/backendRefs", json!([{"name": "auth", "port": 80}])))
+        }
         Deed::ResetService => edit(server, Kind::Service, "auth", &set("/spec/selector", json!({"app": "auth"}))),
         Deed::EditOther => {
             for (kind, path, value) in other_fields() {
-                if path.starts_with("/metadata/annotations") && server.get(kind, "auth").is_some_and(|object| object.value["metadata"].get("annotations").is_none()) {
+                if path.starts_with("/metadata/annotations")
+                    && server
+                        .get(kind, "auth")
+                        .is_some_and(|object| object.value["metadata"].get("annotations").is_none())
+                {
                     edit(server, kind, "auth", &set("/metadata/annotations", json!({})))?;
                 }
                 edit(server, kind, "auth", &set(path, value))?;

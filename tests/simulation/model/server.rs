@@ -24,8 +24,16 @@ pub enum Kind {
     Endpoints,
 }
 
-pub const KINDS: [Kind; 8] =
-    [Kind::Rollout, Kind::Run, Kind::Deployment, Kind::ReplicaSet, Kind::Service, Kind::Route, Kind::Pod, Kind::Endpoints];
+pub const KINDS: [Kind; 8] = [
+    Kind::Rollout,
+    Kind::Run,
+    Kind::Deployment,
+    Kind::ReplicaSet,
+    Kind::Service,
+    Kind::Route,
+    Kind::Pod,
+    Kind::Endpoints,
+];
 
 impl From<Written> for Kind {
     fn from(kind: Written) -> Self {
@@ -55,22 +63,31 @@ impl Object {
     /// As the controller reads it; parsed once.
     pub fn typed<T: DeserializeOwned + Clone + 'static>(&self) -> T {
         let typed = self.typed.get_or_init(|| {
-            let parsed: T = serde_json::from_value(self.value.clone()).expect("the model writes what the controller can read");
+            let parsed: T =
+                serde_json::from_value(self.value.clone()).expect("the model writes what the controller can read");
             Box::new(parsed)
         });
         typed.downcast_ref::<T>().expect("an object has one type").clone()
     }
 
-    pub fn text(&self, pointer: &str) -> &str {
-        self.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    /// Like `Value::pointer`, without its escapes: this is asked often.
+    fn at(&self, path: &str) -> Option<&Value> {
+        path.split('/').skip(1).try_fold(&self.value, |value, part| match value {
+            Value::Array(items) => items.get(part.parse::<usize>().ok()?),
+            other => other.get(part),
+        })
     }
 
-    pub fn int(&self, pointer: &str) -> i64 {
-        self.value.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
+    pub fn text(&self, path: &str) -> &str {
+        self.at(path).and_then(Value::as_str).unwrap_or_default()
     }
 
-    pub fn is(&self, pointer: &str) -> bool {
-        self.value.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+    pub fn int(&self, path: &str) -> i64 {
+        self.at(path).and_then(Value::as_i64).unwrap_or(0)
+    }
+
+    pub fn is(&self, path: &str) -> bool {
+        self.at(path).and_then(Value::as_bool).unwrap_or(false)
     }
 
     pub fn uid(&self) -> &str {
@@ -87,13 +104,13 @@ impl Object {
 
     /// uid of the controller among its owners.
     pub fn owner(&self) -> Option<&str> {
-        let owners = self.value.pointer("/metadata/ownerReferences").and_then(Value::as_array)?;
+        let owners = self.at("/metadata/ownerReferences")?.as_array()?;
         let owner = owners.iter().find(|owner| owner["controller"] == json!(true))?;
         owner["uid"].as_str()
     }
 
     pub fn is_going(&self) -> bool {
-        self.value.pointer("/metadata/deletionTimestamp").is_some()
+        self.at("/metadata/deletionTimestamp").is_some()
     }
 }
 
@@ -136,7 +153,10 @@ impl Server {
     }
 
     pub fn list(&self, kind: Kind) -> impl Iterator<Item = &Rc<Object>> {
-        self.objects.range((kind, String::new())..).take_while(move |((other, _), _)| *other == kind).map(|(_, object)| object)
+        self.objects
+            .range((kind, String::new())..)
+            .take_while(move |((other, _), _)| *other == kind)
+            .map(|(_, object)| object)
     }
 
     fn time(&self) -> Value {
@@ -176,7 +196,8 @@ impl Server {
     /// A JSON patch, all of it or nothing.
     pub fn patch(&mut self, kind: Kind, name: &str, ops: &Value, by: &str, subresource: bool) -> Result<u64, Refusal> {
         let before = Rc::clone(self.get(kind, name).ok_or(Refusal::NotFound)?);
-        let patch: json_patch::Patch = serde_json::from_value(ops.clone()).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let patch: json_patch::Patch =
+            serde_json::from_value(ops.clone()).map_err(|error| Refusal::Invalid(error.to_string()))?;
         let mut after = before.value.clone();
         if let Err(error) = json_patch::patch(&mut after, &patch) {
             let tested = matches!(error.kind, json_patch::PatchErrorKind::TestFailed);
@@ -186,7 +207,14 @@ impl Server {
     }
 
     /// A whole object, as the built-in controllers write it.
-    pub fn replace(&mut self, kind: Kind, before: &Object, change: impl FnOnce(&mut Value), by: &str, subresource: bool) -> Result<u64, Refusal> {
+    pub fn replace(
+        &mut self,
+        kind: Kind,
+        before: &Object,
+        change: impl FnOnce(&mut Value),
+        by: &str,
+        subresource: bool,
+    ) -> Result<u64, Refusal> {
         let now = Rc::clone(self.get(kind, before.name()).ok_or(Refusal::NotFound)?);
         if now.version != before.version {
             return Err(Refusal::Conflict);
@@ -196,7 +224,14 @@ impl Server {
         self.update(kind, &now, after, by, subresource)
     }
 
-    fn update(&mut self, kind: Kind, before: &Rc<Object>, mut after: Value, by: &str, subresource: bool) -> Result<u64, Refusal> {
+    fn update(
+        &mut self,
+        kind: Kind,
+        before: &Rc<Object>,
+        mut after: Value,
+        by: &str,
+        subresource: bool,
+    ) -> Result<u64, Refusal> {
         if subresource {
             let mut kept = before.value.clone();
             kept["status"] = after["status"].take();
@@ -204,7 +239,9 @@ impl Server {
         } else {
             match before.value.get("status") {
                 Some(status) => after["status"] = status.clone(),
-                None => { after.as_object_mut().expect("an object").remove("status"); }
+                None => {
+                    after.as_object_mut().expect("an object").remove("status");
+                }
             }
         }
         for kept in ["uid", "name", "generation", "resourceVersion", "creationTimestamp"] {
@@ -220,7 +257,8 @@ impl Server {
             after["metadata"]["generation"] = json!(before.int("/metadata/generation") + 1);
         }
         if matches!(kind, Kind::Service | Kind::Route) && !subresource {
-            let mut managers: Vec<Value> = before.value["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+            let mut managers: Vec<Value> =
+                before.value["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
             managers.retain(|entry| entry["manager"] != json!(by));
             managers.push(json!({"manager": by, "time": self.time(), "operation": "Update"}));
             after["metadata"]["managedFields"] = Value::Array(managers);
@@ -242,7 +280,8 @@ impl Server {
             after["metadata"]["annotations"][names::LATCHED_ANNOTATION] = json!("true");
         }
         let held = before.value.pointer("/metadata/labels/serin.dev~1run").is_some() && before.is("/spec/paused");
-        let loses = after.pointer("/metadata/labels/serin.dev~1run").is_none() || after["spec"]["paused"] != json!(true);
+        let loses =
+            after.pointer("/metadata/labels/serin.dev~1run").is_none() || after["spec"]["paused"] != json!(true);
         match held && by != names::MANAGER && !before.is_going() && loses {
             true => Err(Refusal::Forbidden),
             false => Ok(()),
@@ -254,7 +293,8 @@ impl Server {
         if uid.is_some_and(|uid| uid != before.uid()) {
             return Err(Refusal::Conflict);
         }
-        let held = before.value.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|all| !all.is_empty());
+        let held =
+            before.value.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|all| !all.is_empty());
         if held || kind == Kind::Pod {
             if !before.is_going() {
                 let mut after = before.value.clone();
@@ -291,10 +331,14 @@ impl Server {
         if !self.orphans {
             return false;
         }
-        let uids: std::collections::BTreeSet<String> = self.objects.values().map(|object| object.uid().to_owned()).collect();
+        let uids: std::collections::BTreeSet<String> =
+            self.objects.values().map(|object| object.uid().to_owned()).collect();
         let orphan = self.objects.iter().find(|((kind, _), object)| {
             let owners = object.value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-            let lost = owners.is_some_and(|owners| !owners.is_empty() && owners.iter().all(|owner| !uids.contains(owner["uid"].as_str().unwrap_or_default())));
+            let lost = owners.is_some_and(|owners| {
+                !owners.is_empty()
+                    && owners.iter().all(|owner| !uids.contains(owner["uid"].as_str().unwrap_or_default()))
+            });
             lost && !object.is_going() && *kind != Kind::Endpoints
         });
         let Some(((kind, name), _)) = orphan.map(|(key, object)| (key.clone(), Rc::clone(object))) else {

@@ -40,7 +40,18 @@ impl Setting {
     /// Nothing goes wrong.
     pub fn calm() -> Self {
         let steps = json!([{"weight": 20, "bake": "5s"}, {"weight": 50, "bake": "5s"}]);
-        Self { seed: 1, routed: true, latch: Latch::Policy, replicas: 4, steps, lag: false, failures: 0.0, crashes: 0.0, turmoil: false, deeds: Vec::new() }
+        Self {
+            seed: 1,
+            routed: true,
+            latch: Latch::Policy,
+            replicas: 4,
+            steps,
+            lag: false,
+            failures: 0.0,
+            crashes: 0.0,
+            turmoil: false,
+            deeds: Vec::new(),
+        }
     }
 
     pub fn of_seed(seed: u64) -> Self {
@@ -49,7 +60,9 @@ impl Setting {
         let steps = match (routed, chance.below(4)) {
             (_, 0) => json!([{"weight": 20, "bake": "4s"}, {"weight": 50, "bake": "4s"}]),
             (_, 1) => json!([{"weight": 25, "bake": "3s"}, {"approval": {}}, {"weight": 50, "bake": "3s"}]),
-            (true, 2) => json!([{"weight": 10, "bake": "3s"}, {"weight": 60, "bake": "3s"}, {"weight": 100, "bake": "2s"}]),
+            (true, 2) => {
+                json!([{"weight": 10, "bake": "3s"}, {"weight": 60, "bake": "3s"}, {"weight": 100, "bake": "2s"}])
+            }
             _ => json!([{"weight": 50, "bake": "5s"}]),
         };
         let rough = chance.chance(0.7);
@@ -135,6 +148,8 @@ pub struct Sim {
     pub edited: bool,
     pub crashed: bool,
     pub done: Vec<Deed>,
+    /// Length of the log at which Deployments, ReplicaSets and the network had nothing to do.
+    at_rest: [usize; 3],
     /// Callers have come.
     open: bool,
     traced: usize,
@@ -159,13 +174,22 @@ fn objects(setting: &Setting) -> [(Kind, Value); 4] {
     let template = json!({"metadata": {"labels": {"app": "auth"}}, "spec": {"containers": [
         {"name": "auth", "image": "auth:v1-good", "ports": [{"name": "http", "containerPort": 8080}]}]}});
     [
-        (Kind::Deployment, json!({"metadata": {"name": "auth", "namespace": "shop", "labels": {"app": "auth"}, "annotations": {}},
+        (
+            Kind::Deployment,
+            json!({"metadata": {"name": "auth", "namespace": "shop", "labels": {"app": "auth"}, "annotations": {}},
             "spec": {"replicas": setting.replicas, "selector": {"matchLabels": {"app": "auth"}}, "template": template,
-                     "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}}})),
-        (Kind::Service, json!({"metadata": {"name": "auth", "namespace": "shop"},
-            "spec": {"selector": {"app": "auth"}, "clusterIP": "10.1.0.1", "type": "ClusterIP", "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}})),
-        (Kind::Route, json!({"metadata": {"name": "auth", "namespace": "shop"},
-            "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": [{"name": "auth", "port": 80}]}]}})),
+                     "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}}}),
+        ),
+        (
+            Kind::Service,
+            json!({"metadata": {"name": "auth", "namespace": "shop"},
+            "spec": {"selector": {"app": "auth"}, "clusterIP": "10.1.0.1", "type": "ClusterIP", "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}}),
+        ),
+        (
+            Kind::Route,
+            json!({"metadata": {"name": "auth", "namespace": "shop"},
+            "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": [{"name": "auth", "port": 80}]}]}}),
+        ),
         (Kind::Rollout, json!({"metadata": {"name": "auth", "namespace": "shop"}, "spec": policy(setting)})),
     ]
 }
@@ -177,7 +201,8 @@ impl Sim {
             server.create(kind, object, "kubectl").expect("a new world");
         }
         let controllers = vec![Serin::start("serin", &server)];
-        let traffic = Traffic { by_route: 80.0, direct: if setting.routed { 15.0 } else { 60.0 }, ..Traffic::default() };
+        let traffic =
+            Traffic { by_route: 80.0, direct: if setting.routed { 15.0 } else { 60.0 }, ..Traffic::default() };
         Self {
             cluster: Cluster::new(setting.lag),
             chance: Prng::new(setting.seed ^ 0x5eed),
@@ -195,6 +220,7 @@ impl Sim {
             edited: false,
             crashed: false,
             done: Vec::new(),
+            at_rest: [0; 3],
             open: false,
             traced: 0,
             loud: false,
@@ -247,16 +273,28 @@ impl Sim {
     fn nature(&mut self, passed: i64) {
         let calm = self.is_calm();
         for _ in 0..3 {
-            if calm || self.chance.chance(0.7) {
-                deployments::step(&mut self.server);
+            let busy = |at_rest: usize, server: &Server| at_rest != server.log.len();
+            if busy(self.at_rest[0], &self.server)
+                && (calm || self.chance.chance(0.7))
+                && !deployments::step(&mut self.server)
+            {
+                self.at_rest[0] = self.server.log.len();
             }
-            if calm || self.chance.chance(0.7) {
-                self.cluster.replica_sets(&mut self.server);
+            if busy(self.at_rest[1], &self.server)
+                && (calm || self.chance.chance(0.7))
+                && !self.cluster.replica_sets(&mut self.server)
+            {
+                self.at_rest[1] = self.server.log.len();
             }
         }
         self.cluster.kubelet(&mut self.server, &mut self.chance, passed);
-        self.cluster.endpoints(&mut self.server, &mut self.chance, passed);
-        self.cluster.gateway(&mut self.server, &mut self.chance, passed);
+        if self.at_rest[2] != self.server.log.len() {
+            self.cluster.endpoints(&mut self.server, &mut self.chance, passed);
+            self.cluster.gateway(&mut self.server, &mut self.chance, passed);
+            if self.cluster.has_caught_up() {
+                self.at_rest[2] = self.server.log.len();
+            }
+        }
         if calm || self.chance.chance(0.3) {
             self.server.collect_garbage();
         }
@@ -275,6 +313,7 @@ impl Sim {
 
     pub fn act(&mut self, deed: &Deed) {
         let answer = people::act(&mut self.server, deed);
+        self.quiet = 0;
         self.note(format!("PEOPLE {deed:?}{}", if answer.is_ok() { "" } else { " (refused)" }));
         match deed {
             Deed::Outage(on) => self.traffic.outage = *on,
@@ -288,7 +327,12 @@ impl Sim {
     }
 
     fn crash_one(&mut self) {
-        let healthy: Vec<Rc<Object>> = self.server.list(Kind::Pod).filter(|pod| is_ready(pod) && nature_of(image_of(pod)) == Nature::Good).cloned().collect();
+        let healthy: Vec<Rc<Object>> = self
+            .server
+            .list(Kind::Pod)
+            .filter(|pod| is_ready(pod) && nature_of(image_of(pod)) == Nature::Good)
+            .cloned()
+            .collect();
         if !healthy.is_empty() {
             let pod = Rc::clone(self.chance.pick(&healthy));
             self.crashed = true;
@@ -301,10 +345,13 @@ impl Sim {
     fn wind_up(&mut self) {
         self.ending = true;
         self.traffic.outage = false;
-        let Some(run) = people::newest_run(&self.server).and_then(|run| self.server.get(Kind::Run, &run).cloned()) else { return };
+        let Some(run) = people::newest_run(&self.server).and_then(|run| self.server.get(Kind::Run, &run).cloned())
+        else {
+            return;
+        };
         match run.text("/status/waiting/reason") {
-            "Paused" => self.act(&Deed::Pause(false)),
-            "Approval" => self.act(&Deed::Approve),
+            "Paused" if !is_terminal(&run) => self.act(&Deed::Pause(false)),
+            "Approval" if !is_terminal(&run) => self.act(&Deed::Approve),
             _ => {}
         }
     }
@@ -348,7 +395,12 @@ impl Sim {
         let due: Vec<_> = self.ghosts.extract_if(.., |(due, _, _)| *due <= now).collect();
         for (_, write, began) in due {
             let answer = self.server.write(&write);
-            self.note(format!("a late write of an old controller: {} {} {}: {answer:?}", write.verb(), write.kind.as_str(), write.name));
+            self.note(format!(
+                "a late write of an old controller: {} {} {}: {answer:?}",
+                write.verb(),
+                write.kind.as_str(),
+                write.name
+            ));
             self.sent.push(Sent { write, answer, luck: Luck::Fine, began });
         }
     }
@@ -371,12 +423,19 @@ impl Sim {
             let name = self.controllers[index].name.clone();
             if sent.write.verb() != "patch status" || luck != Luck::Fine || sent.answer.is_err() {
                 let how = match &sent.write.verb {
-                    serin::controller::Verb::Patch(ops) => ops.as_array().and_then(|ops| ops.last()).map(|op| op.to_string()).unwrap_or_default(),
+                    serin::controller::Verb::Patch(ops) => {
+                        ops.as_array().and_then(|ops| ops.last()).map(|op| op.to_string()).unwrap_or_default()
+                    }
                     _ => String::new(),
                 };
                 let answer = sent.answer.as_ref().map(|_| ());
                 let how: String = how.chars().take(180).collect();
-                self.note(format!("{name}: {} {} {} {how} -> {answer:?} {luck:?}", sent.write.verb(), sent.write.kind.as_str(), sent.write.name));
+                self.note(format!(
+                    "{name}: {} {} {} {how} -> {answer:?} {luck:?}",
+                    sent.write.verb(),
+                    sent.write.kind.as_str(),
+                    sent.write.name
+                ));
             }
             self.sent.push(sent);
             if matches!(luck, Luck::CrashBefore | Luck::CrashAfter) {
@@ -413,14 +472,34 @@ impl Sim {
             match event.kind {
                 Kind::Run => lines.push(format!(
                     "run {} {} {} step {} wanted {} set {} waiting {}",
-                    event.name, object.text("/status/phase"), object.text("/status/stage"), object.int("/status/step"),
-                    value["status"]["weight"]["wanted"], value["status"]["weight"]["set"], object.text("/status/waiting/reason")
+                    event.name,
+                    object.text("/status/phase"),
+                    object.text("/status/stage"),
+                    object.int("/status/step"),
+                    value["status"]["weight"]["wanted"],
+                    value["status"]["weight"]["set"],
+                    object.text("/status/waiting/reason")
                 )),
-                Kind::ReplicaSet => lines.push(format!("set {} ({}) {} of {}", event.name, image_of(object), value["status"]["availableReplicas"], value["spec"]["replicas"])),
+                Kind::ReplicaSet => lines.push(format!(
+                    "set {} ({}) {} of {}",
+                    event.name,
+                    image_of(object),
+                    value["status"]["availableReplicas"],
+                    value["spec"]["replicas"]
+                )),
                 Kind::Service => lines.push(format!("service {} {}", event.name, value["spec"]["selector"])),
-                Kind::Deployment => lines.push(format!("deployment paused {} labels {} {}", value["spec"]["paused"], value["metadata"]["labels"], image_of(object))),
+                Kind::Deployment => lines.push(format!(
+                    "deployment paused {} labels {} {}",
+                    value["spec"]["paused"],
+                    value["metadata"]["labels"],
+                    image_of(object)
+                )),
                 Kind::Route => lines.push(format!("route {}", value["spec"]["rules"][0]["backendRefs"])),
-                Kind::Endpoints => lines.push(format!("endpoints {}: {}", event.name, value["endpoints"].as_array().map_or(0, Vec::len))),
+                Kind::Endpoints => lines.push(format!(
+                    "endpoints {}: {}",
+                    event.name,
+                    value["endpoints"].as_array().map_or(0, Vec::len)
+                )),
                 Kind::Rollout | Kind::Pod => {}
             }
         }
@@ -444,7 +523,11 @@ impl Sim {
     }
 
     pub fn is_settled(&self) -> bool {
-        self.ending && !self.is_under_way() && self.quiet > 20_000 && self.ghosts.is_empty() && self.controllers.len() == 1
+        self.ending
+            && !self.is_under_way()
+            && self.quiet > 20_000
+            && self.ghosts.is_empty()
+            && self.controllers.len() == 1
     }
 }
 

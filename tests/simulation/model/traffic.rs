@@ -20,7 +20,11 @@ pub struct Meter {
 
 impl Meter {
     pub fn since(self, before: Self) -> Self {
-        Self { requests: self.requests - before.requests, errors: self.errors - before.errors, slow: self.slow - before.slow }
+        Self {
+            requests: self.requests - before.requests,
+            errors: self.errors - before.errors,
+            slow: self.slow - before.slow,
+        }
     }
 }
 
@@ -91,7 +95,9 @@ impl Traffic {
     }
 
     fn answer(&mut self, server: &Server, pod: &str, chance: &mut Prng) {
-        let Some(pod) = server.get(Kind::Pod, pod) else { return self.lose(format!("pod {pod} is gone and still in the endpoints")) };
+        let Some(pod) = server.get(Kind::Pod, pod) else {
+            return self.lose(format!("pod {pod} is gone and still in the endpoints"));
+        };
         let nature = nature_of(image_of(pod));
         if nature == Nature::Hanging {
             return;
