@@ -13,11 +13,13 @@ use super::{assert_tidy, gateway, serin, short_steps};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// What to replace in a manifest, and by what.
+type Changes = &'static [(&'static str, &'static str)];
+
 /// A manifest of the example, with changes: what to replace, and by what.
 fn example(manifest: &str, changes: &[(&str, &str)]) -> String {
     let file = repository().join(format!("examples/auth/manifests/{manifest}.yaml"));
-    let mut text =
-        fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let mut text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     for (from, to) in changes {
         assert!(text.contains(from), "{manifest}.yaml has no {from}");
         text = text.replace(from, to);
@@ -30,13 +32,7 @@ struct Bare(&'static str);
 
 impl Bare {
     fn open(name: &'static str) -> Self {
-        let _ = kubectl(&[
-            "delete",
-            "namespace",
-            name,
-            "--ignore-not-found",
-            "--timeout=60s",
-        ]);
+        let _ = kubectl(&["delete", "namespace", name, "--ignore-not-found", "--timeout=60s"]);
         kubectl(&["create", "namespace", name]).expect("a namespace");
         Self(name)
     }
@@ -56,15 +52,9 @@ impl Drop for Bare {
 }
 
 /// What each mistake is answered with.
-const REFUSED: &[(&[(&str, &str)], &[&str])] = &[
-    (
-        &[("weight: 25", "weight: 3")],
-        &["spec.steps", "weights must not go down from step to step"],
-    ),
-    (
-        &[("weight: 50", "weight: 101")],
-        &["spec.steps[2].weight", "less than or equal to 100"],
-    ),
+const REFUSED: &[(Changes, &[&str])] = &[
+    (&[("weight: 25", "weight: 3")], &["spec.steps", "weights must not go down from step to step"]),
+    (&[("weight: 50", "weight: 101")], &["spec.steps[2].weight", "less than or equal to 100"]),
     (
         &[
             ("  - {weight: 5, bake: 1m}\n", ""),
@@ -74,69 +64,29 @@ const REFUSED: &[(&[(&str, &str)], &[&str])] = &[
         ],
         &["spec.steps", "at least one step must set a weight"],
     ),
-    (
-        &[("confidence:", "confidense:")],
-        &["unknown field \"spec.confidense\""],
-    ),
-    (
-        &[("bake: 1m", "bake: 1m, wait: 1m")],
-        &["unknown field \"spec.steps[0].wait\""],
-    ),
+    (&[("confidence:", "confidense:")], &["unknown field \"spec.confidense\""]),
+    (&[("bake: 1m", "bake: 1m, wait: 1m")], &["unknown field \"spec.steps[0].wait\""]),
     (
         &[("errors: {objective: \"99%\"", "errors: {objective: \"99\"")],
-        &[
-            "spec.slos[0].errors.objective",
-            "a percent with its sign, such as 99.5%",
-        ],
+        &["spec.slos[0].errors.objective", "a percent with its sign, such as 99.5%"],
+    ),
+    (&[("bake: 1m", "bake: 1 minute")], &["spec.steps[0].bake", "a duration such as 250ms, 10s, 1m30s, 2h or 1d"]),
+    (
+        &[("errors: {objective: \"99%\"", "errors: {objective: \"100%\"")],
+        &["spec.slos[0].errors.objective", "at least 50% and below 100%"],
     ),
     (
-        &[("bake: 1m", "bake: 1 minute")],
-        &[
-            "spec.steps[0].bake",
-            "a duration such as 250ms, 10s, 1m30s, 2h or 1d",
-        ],
+        &[("latency: {threshold: 250ms, objective: \"99%\"", "latency: {threshold: 250ms, objective: \"0.99%\"")],
+        &["spec.slos[1].latency.objective", "at least 50% and below 100%"],
     ),
-    (
-        &[(
-            "errors: {objective: \"99%\"",
-            "errors: {objective: \"100%\"",
-        )],
-        &[
-            "spec.slos[0].errors.objective",
-            "at least 50% and below 100%",
-        ],
-    ),
-    (
-        &[(
-            "latency: {threshold: 250ms, objective: \"99%\"",
-            "latency: {threshold: 250ms, objective: \"0.99%\"",
-        )],
-        &[
-            "spec.slos[1].latency.objective",
-            "at least 50% and below 100%",
-        ],
-    ),
-    (
-        &[("- name: latency", "- name: errors")],
-        &["spec.slos", "each SLO needs a name of its own"],
-    ),
-    (
-        &[("confidence: \"99%\"", "confidence: \"100%\"")],
-        &["spec.confidence", "below 100%", "endless data"],
-    ),
+    (&[("- name: latency", "- name: errors")], &["spec.slos", "each SLO needs a name of its own"]),
+    (&[("confidence: \"99%\"", "confidence: \"100%\"")], &["spec.confidence", "below 100%", "endless data"]),
     (
         &[("code: \"5..\"", "code: \"5(\"")],
-        &[
-            "spec.telemetry.requests.errors[code]",
-            "missing closing )",
-            "must be a regular expression",
-        ],
+        &["spec.telemetry.requests.errors[code]", "missing closing )", "must be a regular expression"],
     ),
     (
-        &[
-            ("  routes:\n  - {kind: HTTPRoute, name: auth}\n", ""),
-            ("weight: 50", "weight: 60"),
-        ],
+        &[("  routes:\n  - {kind: HTTPRoute, name: auth}\n", ""), ("weight: 50", "weight: 60")],
         &["without routes", "at most 50", "name a route"],
     ),
     (
@@ -150,17 +100,10 @@ const REFUSED: &[(&[(&str, &str)], &[&str])] = &[
     ),
     (
         &[("weight: 25,", "weight: 25, approval: {},")],
-        &[
-            "spec.steps[1]",
-            "a step sets a weight or asks for approval",
-            "exactly one of the two",
-        ],
+        &["spec.steps[1]", "a step sets a weight or asks for approval", "exactly one of the two"],
     ),
     (
-        &[(
-            "workloadRef: {kind: Deployment",
-            "workloadRef: {kind: StatefulSet",
-        )],
+        &[("workloadRef: {kind: Deployment", "workloadRef: {kind: StatefulSet")],
         &["spec.workloadRef.kind", "only Deployment is supported"],
     ),
 ];
@@ -170,34 +113,21 @@ fn a_wrong_policy_is_refused_with_the_field_and_what_it_should_be() {
     serin();
     let bare = Bare::open("refused");
     for (changes, says) in REFUSED {
-        let refusal = bare
-            .apply(&example("rollout", changes))
-            .expect_err(&format!("{changes:?} is refused"));
+        let refusal = bare.apply(&example("rollout", changes)).expect_err(&format!("{changes:?} is refused"));
         println!("      {}", refusal.replace('\n', " "));
         for said in *says {
-            assert!(
-                refusal.contains(said),
-                "{changes:?}: expected {said:?} in: {refusal}"
-            );
+            assert!(refusal.contains(said), "{changes:?}: expected {said:?} in: {refusal}");
         }
     }
     // the example itself is right, and names its workload and Service for good
-    bare.apply(&example("rollout", &[]))
-        .expect("the example is valid");
+    bare.apply(&example("rollout", &[])).expect("the example is valid");
     for change in [
-        (
-            "workloadRef: {kind: Deployment, name: auth}",
-            "workloadRef: {kind: Deployment, name: web}",
-        ),
+        ("workloadRef: {kind: Deployment, name: auth}", "workloadRef: {kind: Deployment, name: web}"),
         ("service: auth", "service: web"),
     ] {
-        let refusal = bare
-            .apply(&example("rollout", &[change]))
-            .expect_err("the workload stays");
+        let refusal = bare.apply(&example("rollout", &[change])).expect_err("the workload stays");
         assert!(
-            refusal.contains(
-                "workloadRef and service can't be changed: delete this Rollout and make another"
-            ),
+            refusal.contains("workloadRef and service can't be changed: delete this Rollout and make another"),
             "{refusal}"
         );
     }
@@ -209,53 +139,34 @@ fn a_wrong_policy_is_refused_with_the_field_and_what_it_should_be() {
         "latency\t<Object>",
         "name\t<string> -required-",
     ] {
-        assert!(
-            explained.contains(said),
-            "expected {said:?} in: {explained}"
-        );
+        assert!(explained.contains(said), "expected {said:?} in: {explained}");
     }
     let explained = kubectl(&["explain", "rollout.spec.slos.errors.objective"]).expect("explain");
-    assert!(
-        explained.contains("At least this share of requests is no error"),
-        "{explained}"
-    );
+    assert!(explained.contains("At least this share of requests is no error"), "{explained}");
 }
 
 fn condition(namespace: &str, rollout: &str, kind: &str) -> Result<Option<Value>, String> {
     let rollout = get(namespace, "rollouts.serin.dev", rollout)?;
-    let conditions = rollout
-        .as_ref()
-        .and_then(|rollout| rollout["status"]["conditions"].as_array());
-    Ok(conditions
-        .and_then(|all| all.iter().find(|condition| condition["type"] == kind))
-        .cloned())
+    let conditions = rollout.as_ref().and_then(|rollout| rollout["status"]["conditions"].as_array());
+    Ok(conditions.and_then(|all| all.iter().find(|condition| condition["type"] == kind)).cloned())
 }
 
 /// The Rollout stalls for this reason, says so in these words, and tells it by an event.
 fn stalls(namespace: &str, rollout: &str, reason: &str, says: &[&str]) {
-    let stalled = eventually(
-        &format!("Stalled for {reason}"),
-        Duration::from_secs(20),
-        || {
-            let is = condition(namespace, rollout, "Stalled")?;
-            match is {
-                Some(is) if is["status"] == "True" && is["reason"] == reason => Ok(Some(is)),
-                other => Err(format!("found {}", other.unwrap_or_default())),
-            }
-        },
-    )
+    let stalled = eventually(&format!("Stalled for {reason}"), Duration::from_secs(20), || {
+        let is = condition(namespace, rollout, "Stalled")?;
+        match is {
+            Some(is) if is["status"] == "True" && is["reason"] == reason => Ok(Some(is)),
+            other => Err(format!("found {}", other.unwrap_or_default())),
+        }
+    })
     .unwrap_or_else(|error| panic!("{error}"));
     let message = stalled["message"].as_str().unwrap_or_default();
     println!("      {reason}: {message}");
     for said in says {
-        assert!(
-            message.contains(said),
-            "{reason}: expected {said:?} in: {message}"
-        );
+        assert!(message.contains(said), "{reason}: expected {said:?} in: {message}");
     }
-    let ready = condition(namespace, rollout, "Ready")
-        .expect("kubectl")
-        .expect("Ready");
+    let ready = condition(namespace, rollout, "Ready").expect("kubectl").expect("Ready");
     assert_eq!(ready["status"], "False", "{reason}: Ready");
     eventually("a Warning event", Duration::from_secs(10), || {
         let described = kubectl(&["-n", namespace, "describe", "rollouts.serin.dev", rollout])?;
@@ -271,14 +182,8 @@ fn stalls(namespace: &str, rollout: &str, reason: &str, says: &[&str]) {
 
 /// Once mended it is Ready by itself.
 fn mended(namespace: &str, rollout: &str, reason: &str) {
-    let ready = [
-        "-n",
-        namespace,
-        "wait",
-        &format!("rollouts.serin.dev/{rollout}"),
-        "--for=condition=Ready",
-        "--timeout=20s",
-    ];
+    let ready =
+        ["-n", namespace, "wait", &format!("rollouts.serin.dev/{rollout}"), "--for=condition=Ready", "--timeout=20s"];
     kubectl(&ready).unwrap_or_else(|error| panic!("after {reason} was mended: {error}"));
 }
 
@@ -287,87 +192,39 @@ fn what_is_missing_is_named_one_after_another_until_it_is_ready() {
     serin();
     let bare = Bare::open("missing");
     bare.apply(&example("rollout", &[])).expect("a Rollout");
-    stalls(
-        bare.0,
-        "auth",
-        "WorkloadMissing",
-        &[
-            "expected Deployment auth",
-            "create it",
-            "spec.workloadRef.name",
-        ],
-    );
-    bare.apply(&example("deployment", &[("replicas: 4", "replicas: 1")]))
-        .expect("a Deployment");
-    stalls(
-        bare.0,
-        "auth",
-        "ServiceMissing",
-        &["expected Service auth", "create it", "spec.service"],
-    );
+    stalls(bare.0, "auth", "WorkloadMissing", &["expected Deployment auth", "create it", "spec.workloadRef.name"]);
+    bare.apply(&example("deployment", &[("replicas: 4", "replicas: 1")])).expect("a Deployment");
+    stalls(bare.0, "auth", "ServiceMissing", &["expected Service auth", "create it", "spec.service"]);
     bare.apply(&example("service", &[])).expect("a Service");
-    stalls(
-        bare.0,
-        "auth",
-        "RouteMissing",
-        &["expected HTTPRoute auth", "create it", "spec.routes"],
-    );
-    bare.apply(&example(
-        "httproute",
-        &[("auth.example.com", "missing.example.com")],
-    ))
-    .expect("a route");
+    stalls(bare.0, "auth", "RouteMissing", &["expected HTTPRoute auth", "create it", "spec.routes"]);
+    bare.apply(&example("httproute", &[("auth.example.com", "missing.example.com")])).expect("a route");
     mended(bare.0, "auth", "RouteMissing");
 
     // the line that people look at
     let table = bare.kubectl(&["get", "rollouts"]).expect("get");
-    let header: Vec<&str> = table
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .collect();
-    assert_eq!(
-        header,
-        ["NAME", "PHASE", "STEP", "WEIGHT", "SEEN", "MESSAGE", "AGE"]
-    );
-    assert!(
-        table.contains("Idle") && table.contains("serin.local/auth:v1 serves"),
-        "{table}"
-    );
+    let header: Vec<&str> = table.lines().next().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(header, ["NAME", "PHASE", "STEP", "WEIGHT", "SEEN", "MESSAGE", "AGE"]);
+    assert!(table.contains("Idle") && table.contains("serin.local/auth:v1 serves"), "{table}");
 
     // a second one for the same Deployment waits for the first to go
-    bare.apply(&example(
-        "rollout",
-        &[("metadata:\n  name: auth", "metadata:\n  name: second")],
-    ))
-    .expect("another Rollout");
+    bare.apply(&example("rollout", &[("metadata:\n  name: auth", "metadata:\n  name: second")]))
+        .expect("another Rollout");
     stalls(
         bare.0,
         "second",
         "WorkloadTaken",
-        &[
-            "Deployment auth is governed by Rollout auth",
-            "delete one of the two",
-        ],
+        &["Deployment auth is governed by Rollout auth", "delete one of the two"],
     );
     mended(bare.0, "auth", "nothing");
-    bare.kubectl(&["delete", "rollouts.serin.dev", "auth", "--timeout=30s"])
-        .expect("deleted");
+    bare.kubectl(&["delete", "rollouts.serin.dev", "auth", "--timeout=30s"]).expect("deleted");
     mended(bare.0, "second", "WorkloadTaken");
-    let deployment = get(bare.0, "deployment", "auth")
-        .expect("kubectl")
-        .expect("a Deployment");
-    assert_eq!(
-        deployment["metadata"]["labels"]["serin.dev/rollout"],
-        "second"
-    );
+    let deployment = get(bare.0, "deployment", "auth").expect("kubectl").expect("a Deployment");
+    assert_eq!(deployment["metadata"]["labels"]["serin.dev/rollout"], "second");
 }
 
 /// A Service like the example's, changed; the old one is deleted first, for some fields can't be changed.
 fn service(shop: &Shop, changes: &[(&str, &str)]) {
-    shop.kubectl(&["delete", "service", "auth", "--ignore-not-found"])
-        .expect("deleted");
+    shop.kubectl(&["delete", "service", "auth", "--ignore-not-found"]).expect("deleted");
     shop.apply(&example("service", changes)).expect("a Service");
 }
 
@@ -378,15 +235,7 @@ fn what_does_not_fit_is_named_and_nothing_moves_until_it_is_mended() {
     shop.rollout(&short_steps(), |_| {}).expect("a Rollout");
     shop.idle().expect("Ready");
     let patch = |kind: &str, patch: Value| {
-        shop.kubectl(&[
-            "patch",
-            kind,
-            "auth",
-            "--type=merge",
-            "-p",
-            &patch.to_string(),
-        ])
-        .expect("patched");
+        shop.kubectl(&["patch", kind, "auth", "--type=merge", "-p", &patch.to_string()]).expect("patched");
     };
 
     patch("service", json!({"spec": {"selector": {"app": "other"}}}));
@@ -394,56 +243,29 @@ fn what_does_not_fit_is_named_and_nothing_moves_until_it_is_mended() {
         "misfit",
         "auth",
         "ServiceDoesNotSelectPods",
-        &[
-            "Service auth selects app=other",
-            "have app=auth",
-            "correct one of the two",
-        ],
+        &["Service auth selects app=other", "have app=auth", "correct one of the two"],
     );
     patch("service", json!({"spec": {"selector": {"app": "auth"}}}));
     mended("misfit", "auth", "ServiceDoesNotSelectPods");
 
-    service(
-        &shop,
-        &[(
-            "selector: {app: auth}",
-            "selector: {app: auth}\n  clusterIP: None",
-        )],
-    );
-    stalls(
-        "misfit",
-        "auth",
-        "ServiceHeadless",
-        &[
-            "Service auth is headless",
-            "use a Service with a cluster IP",
-        ],
-    );
+    service(&shop, &[("selector: {app: auth}", "selector: {app: auth}\n  clusterIP: None")]);
+    stalls("misfit", "auth", "ServiceHeadless", &["Service auth is headless", "use a Service with a cluster IP"]);
     service(&shop, &[]);
     mended("misfit", "auth", "ServiceHeadless");
 
-    let backend =
-        |name: &str| json!({"spec": {"rules": [{"backendRefs": [{"name": name, "port": 80}]}]}});
+    let backend = |name: &str| json!({"spec": {"rules": [{"backendRefs": [{"name": name, "port": 80}]}]}});
     patch("httproute", backend("elsewhere"));
     stalls(
         "misfit",
         "auth",
         "RouteDoesNotNameService",
-        &[
-            "HTTPRoute auth",
-            "no rule whose backendRefs name Service auth",
-        ],
+        &["HTTPRoute auth", "no rule whose backendRefs name Service auth"],
     );
     patch("httproute", backend("auth"));
     mended("misfit", "auth", "RouteDoesNotNameService");
 
     patch("deployment", json!({"spec": {"revisionHistoryLimit": 0}}));
-    stalls(
-        "misfit",
-        "auth",
-        "NoRevisionHistory",
-        &["revisionHistoryLimit 0", "set it to 1 or more"],
-    );
+    stalls("misfit", "auth", "NoRevisionHistory", &["revisionHistoryLimit 0", "set it to 1 or more"]);
     patch("deployment", json!({"spec": {"revisionHistoryLimit": 3}}));
     mended("misfit", "auth", "NoRevisionHistory");
 
@@ -455,27 +277,14 @@ fn what_does_not_fit_is_named_and_nothing_moves_until_it_is_mended() {
         "misfit",
         "auth",
         "MetricsPortMissing",
-        &[
-            "no container port of Deployment auth is called metrics",
-            "found: http",
-            "spec.telemetry.scrape.port",
-        ],
+        &["no container port of Deployment auth is called metrics", "found: http", "spec.telemetry.scrape.port"],
     );
     let before = shop.active_sets().expect("kubectl");
     shop.release(&["VERSION=canary"]).expect("release");
     std::thread::sleep(Duration::from_secs(4));
     stalls("misfit", "auth", "MetricsPortMissing", &["found: http"]);
-    assert_eq!(
-        shop.active_sets().expect("kubectl"),
-        before,
-        "the serving pods stay"
-    );
-    assert_eq!(
-        list("misfit", "rolloutruns.serin.dev")
-            .expect("kubectl")
-            .len(),
-        0
-    );
+    assert_eq!(shop.active_sets().expect("kubectl"), before, "the serving pods stay");
+    assert_eq!(list("misfit", "rolloutruns.serin.dev").expect("kubectl").len(), 0);
     assert_tidy(&shop);
     patch("rollouts.serin.dev", port("http"));
     eventually("a run", Duration::from_secs(20), || shop.run()).expect("a run");
@@ -483,12 +292,7 @@ fn what_does_not_fit_is_named_and_nothing_moves_until_it_is_mended() {
     shop.run_in("Cancelled", None, MINUTE).expect("Cancelled");
     mended("misfit", "auth", "MetricsPortMissing");
     assert_tidy(&shop);
-    let failed = load
-        .read()
-        .expect("records")
-        .iter()
-        .filter(|record| record.failed())
-        .count();
+    let failed = load.read().expect("records").iter().filter(|record| record.failed()).count();
     assert_eq!(failed, 0, "traffic stays where it is");
 }
 
@@ -496,14 +300,9 @@ fn what_does_not_fit_is_named_and_nothing_moves_until_it_is_mended() {
 fn a_metric_that_does_not_exist_holds_the_run_and_is_named() {
     serin();
     let shop = Shop::open("nodata").expect("a shop");
-    let counter = |rollout: &mut Value| {
-        rollout["spec"]["telemetry"]["requests"]["counter"] = json!("http_request_count")
-    };
-    shop.rollout(
-        &json!([{"weight": 20, "bake": "1s"}, {"weight": 50}]),
-        counter,
-    )
-    .expect("a Rollout");
+    let counter =
+        |rollout: &mut Value| rollout["spec"]["telemetry"]["requests"]["counter"] = json!("http_request_count");
+    shop.rollout(&json!([{"weight": 20, "bake": "1s"}, {"weight": 50}]), counter).expect("a Rollout");
     shop.idle().expect("Ready");
     let mut load = Load::start(&gateway(), &shop.host, 100, 300, &[]).expect("load");
     shop.release(&["VERSION=canary"]).expect("release");
@@ -521,66 +320,30 @@ fn a_metric_that_does_not_exist_holds_the_run_and_is_named() {
     let status = &run["status"];
     let message = status["waiting"]["message"].as_str().unwrap_or_default();
     assert_eq!(status["waiting"]["reason"], "NoData", "{message}");
-    assert!(
-        message.contains("http_request_count"),
-        "names the metric: {message}"
-    );
+    assert!(message.contains("http_request_count"), "names the metric: {message}");
     assert_eq!(
         (&status["phase"], &status["step"], &status["weight"]["set"]),
         (&json!("Shifting"), &json!(1), &json!(20))
     );
-    let view = shop
-        .kubectl(&[
-            "get",
-            "rollouts.serin.dev",
-            "auth",
-            "-o",
-            "jsonpath={.status.message}",
-        ])
-        .expect("kubectl");
-    assert!(
-        view.contains("http_request_count"),
-        "the Rollout names it, too: {view}"
-    );
+    let view =
+        shop.kubectl(&["get", "rollouts.serin.dev", "auth", "-o", "jsonpath={.status.message}"]).expect("kubectl");
+    assert!(view.contains("http_request_count"), "the Rollout names it, too: {view}");
 
     // an edit of the policy changes no run under way, and a run's own copy can't be edited
     let name = run["metadata"]["name"].as_str().unwrap_or_default();
     let edit = json!({"spec": {"policy": {"confidence": "90%"}}}).to_string();
-    let refusal = shop
-        .kubectl(&[
-            "patch",
-            "rolloutruns.serin.dev",
-            name,
-            "--type=merge",
-            "-p",
-            &edit,
-        ])
-        .expect_err("refused");
-    assert!(
-        refusal.contains("a run keeps its versions and the policy it started by"),
-        "{refusal}"
-    );
-    assert!(
-        refusal.contains("only paused, abort, approved and retry are for people"),
-        "{refusal}"
-    );
-    shop.rollout(&short_steps(), |_| {})
-        .expect("the policy mended");
+    let refusal =
+        shop.kubectl(&["patch", "rolloutruns.serin.dev", name, "--type=merge", "-p", &edit]).expect_err("refused");
+    assert!(refusal.contains("a run keeps its versions and the policy it started by"), "{refusal}");
+    assert!(refusal.contains("only paused, abort, approved and retry are for people"), "{refusal}");
+    shop.rollout(&short_steps(), |_| {}).expect("the policy mended");
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(
-        shop.run().expect("kubectl").expect("a run")["status"]["waiting"]["reason"],
-        "NoData"
-    );
+    assert_eq!(shop.run().expect("kubectl").expect("a run")["status"]["waiting"]["reason"], "NoData");
 
     shop.serin(&["abort", "auth"]).expect("abort");
     let run = shop.run_in("RolledBack", None, MINUTE).expect("RolledBack");
     assert_eq!(run["status"]["reason"], "Aborted");
     assert_tidy(&shop);
-    let failed = load
-        .read()
-        .expect("records")
-        .iter()
-        .filter(|record| record.failed())
-        .count();
+    let failed = load.read().expect("records").iter().filter(|record| record.failed()).count();
     assert_eq!(failed, 0);
 }
