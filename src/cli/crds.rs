@@ -44,7 +44,11 @@ mod tests {
             for folder in ["crds", "charts/serin/crds"] {
                 let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(name);
                 let is = std::fs::read_to_string(&path).unwrap_or_default();
-                assert!(is == text, "{} differs from the types: cargo run -- crds --write {folder}", path.display());
+                assert!(
+                    is == text,
+                    "{} differs from the types: cargo run -p serin -- crds --write {folder}",
+                    path.display()
+                );
             }
         }
     }

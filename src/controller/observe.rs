@@ -43,6 +43,7 @@ pub fn observe(world: &World, run: &RolloutRun, seen: &Seen) -> Snapshot {
             weight: declared_as_none(route, run, traffic::shape(route, apex, &names::canary_service(apex)).weight),
             accepted: verdict.is_ok(),
             message: verdict.err().unwrap_or_default(),
+            owned: traffic::is_owned(&route.metadata),
             changed_by: traffic::changed_by(&route.metadata),
         }
     });
@@ -179,6 +180,7 @@ fn pinned(world: &World, service: &Service) -> Pinned {
         name: service.metadata.name.clone().unwrap_or_default(),
         hash: traffic::pinned(service).map(str::to_owned),
         ready: ready(world, service),
+        owned: traffic::is_owned(&service.metadata),
         changed_by: traffic::changed_by(&service.metadata),
     }
 }

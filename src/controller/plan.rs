@@ -89,6 +89,7 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
         Action::ReturnBorrowed => Ok(return_borrowed(world)),
         Action::AddToRoutes => Ok(set_weight(world, run_of()?, None)),
         Action::SetWeight { weight } => Ok(set_weight(world, run_of()?, Some(*weight))),
+        Action::Disown => Ok(disown(world, run_of()?)),
         Action::ClearRoutes => Ok(clear_routes(world, run_of()?)),
         Action::HandOver => {
             let run = run_of()?;
@@ -296,6 +297,13 @@ fn clear_routes(world: &World, run: &RolloutRun) -> Vec<Write> {
         Write::patch(Kind::HttpRoute, &route.metadata, traffic::clear(route, apex, &canary, &originals(run)))
     })
     .collect()
+}
+
+fn disown(world: &World, run: &RolloutRun) -> Vec<Write> {
+    let routes = routes(world, run).map(|route| (Kind::HttpRoute, &route.metadata));
+    let services = world.selecting(run).into_iter().map(|service| (Kind::Service, &service.metadata));
+    let owned = routes.chain(services).filter(|(_, metadata)| traffic::is_owned(metadata));
+    owned.map(|(kind, metadata)| Write::patch(kind, metadata, traffic::disown(metadata))).collect()
 }
 
 fn routes<'a>(world: &'a World, run: &'a RolloutRun) -> impl Iterator<Item = &'a traffic::HttpRoute> {

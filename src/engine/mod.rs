@@ -68,6 +68,9 @@ pub enum Action {
     },
     /// Take the canary's reference out of the routes and put the weights back.
     ClearRoutes,
+    /// Give up the ownership of fields of routes and Services that were put back, so that their owners can apply them
+    /// again without a conflict.
+    Disown,
     /// Let the Deployment take the canary's ReplicaSet as its own.
     HandOver,
     /// Scale the old ReplicaSet of the Deployment to 0.

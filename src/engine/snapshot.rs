@@ -104,6 +104,8 @@ pub struct Pinned {
     pub name: String,
     /// The hash it is pinned to.
     pub hash: Option<String>,
+    /// Serin is the field manager of something in it.
+    pub owned: bool,
     /// Ready endpoints by pod-template-hash.
     pub ready: BTreeMap<String, usize>,
     /// Field manager that changed it last, if not Serin.
@@ -117,6 +119,8 @@ pub struct RouteView {
     pub name: String,
     /// The canary's percent as written in the route; `None` without a canary reference.
     pub weight: Option<u32>,
+    /// Serin is the field manager of something in it.
+    pub owned: bool,
     /// Every gateway it is attached to has accepted this generation with its references.
     pub accepted: bool,
     /// What a gateway said otherwise.

@@ -7,6 +7,6 @@ mod objects;
 mod route;
 mod service;
 
-pub use objects::{HttpRoute, Service, ServiceSpec, changed_by};
+pub use objects::{HttpRoute, Service, ServiceSpec, changed_by, disown, is_owned};
 pub use route::{Originals, Shape, accepted, clear, set_weight, shape};
 pub use service::{canary, pin, pinned, ready_by_hash, unpin};

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Resource, core::NamespaceResourceScope};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::names;
 
@@ -73,4 +73,32 @@ pub fn changed_by(metadata: &ObjectMeta) -> Option<String> {
         .filter(|entry| entry.manager.as_deref() != Some(names::MANAGER))
         .max_by_key(|entry| entry.time.clone())?;
     last.manager.clone()
+}
+
+/// The entries by which Serin manages fields of the object itself, not of its status.
+fn entries(metadata: &ObjectMeta) -> impl Iterator<Item = usize> {
+    let entries = metadata.managed_fields.iter().flatten().enumerate();
+    entries
+        .filter(|(_, entry)| {
+            entry.manager.as_deref() == Some(names::MANAGER) && entry.subresource.as_deref().unwrap_or("").is_empty()
+        })
+        .map(|(index, _)| index)
+}
+
+/// Serin manages fields of the object.
+pub fn is_owned(metadata: &ObjectMeta) -> bool {
+    entries(metadata).next().is_some()
+}
+
+/// Gives the ownership up. A server-side apply by the object's owner would otherwise end in a conflict over fields that
+/// have their old values again. It has to be a write of its own.
+pub fn disown(metadata: &ObjectMeta) -> Value {
+    let mut ops = Vec::new();
+    // From behind, so that the places of the others stay.
+    for index in entries(metadata).collect::<Vec<_>>().into_iter().rev() {
+        let path = format!("/metadata/managedFields/{index}");
+        ops.push(json!({"op": "test", "path": format!("{path}/manager"), "value": names::MANAGER}));
+        ops.push(json!({"op": "remove", "path": path}));
+    }
+    Value::Array(ops)
 }

@@ -184,6 +184,9 @@ fn converge(view: &View<'_>, stay: Move) -> Move {
 
 fn tidy(view: &View<'_>, stay: Move) -> Move {
     let mut actions = view.unpins();
+    if actions.is_empty() {
+        actions.extend(view.disown());
+    }
     if view.snapshot.canary_service.is_some() {
         actions.push(Action::DeleteCanaryService);
     }

@@ -118,6 +118,9 @@ fn withdraw(view: &View<'_>, stay: Move) -> Move {
 fn tidy(view: &View<'_>, stay: Move) -> Move {
     let outcome = view.before.outcome.unwrap_or(Outcome::RolledBack);
     let mut actions = view.unpins();
+    if actions.is_empty() {
+        actions.extend(view.disown());
+    }
     if view.snapshot.canary_service.is_some() {
         actions.push(Action::DeleteCanaryService);
     }

@@ -41,8 +41,8 @@ fn contested(view: &View<'_>) -> Option<Move> {
     let mut held = Move::stay(view).act(retreat).wait(
         WaitingReason::RouteContested,
         format!(
-            "{} keeps changing the route or the Service during the run; let it ignore backendRefs' weights and \
-             spec.selector (README, GitOps). The canary has no traffic meanwhile; goes on when it is quiet for 5 minutes",
+            "{} keeps changing the route or the Service during the run; let it ignore the route's rules and the \
+             Service's selector (README, GitOps). The canary has no traffic meanwhile; goes on when it is quiet for 5 minutes",
             who.unwrap_or("somebody")
         ),
     );
@@ -213,6 +213,13 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, bake: crate::api::Millis) -> Optio
         return Some((WaitingReason::NoData, format!("SLO {}: the canary got no requests in this step", none.name)));
     }
     let few = judgements.iter().find(|judgement| judgement.verdict != Verdict::Good)?;
+    if few.needed > few.step.canary.total.saturating_mul(1000).max(1_000_000) {
+        let message = format!(
+            "SLO {}: beside a stable version as bad as this no number of requests would show a regression",
+            few.name
+        );
+        return Some((WaitingReason::FewRequests, message));
+    }
     Some((
         WaitingReason::FewRequests,
         format!(

@@ -217,6 +217,13 @@ impl View<'_> {
         (!done).then_some(Action::EnsureCanary { replicas }).into_iter().collect()
     }
 
+    /// Ownership that is to be given up once everything is put back.
+    pub fn disown(&self) -> Option<Action> {
+        let owned = self.snapshot.routes.iter().any(|route| route.owned)
+            || self.snapshot.services.iter().any(|service| service.owned);
+        owned.then_some(Action::Disown)
+    }
+
     pub fn apex_ready(&self, hash: &str) -> usize {
         self.snapshot.services.first().and_then(|apex| apex.ready.get(hash)).copied().unwrap_or(0)
     }
