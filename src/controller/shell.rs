@@ -11,7 +11,7 @@ use kube::{
     Resource, ResourceExt,
     runtime::{
         controller::Action as Next,
-        events::{Event, EventType, Recorder},
+        events::{Event, EventType, Recorder, Reporter},
     },
 };
 
@@ -46,7 +46,9 @@ pub(super) struct Shell {
     pub caches: Caches,
     pub sender: Sender,
     pub scraper: Arc<Scraper>,
+    /// For what may repeat; see `tell`.
     pub recorder: Recorder,
+    pub reporter: Reporter,
     pub metrics: Arc<Metrics>,
     pub latch: Latch,
     pub sensors: Mutex<HashMap<String, Watched>>,
@@ -155,12 +157,18 @@ impl Shell {
                 action: note.reason.to_owned(),
                 secondary: None,
             };
-            let (shell, about) = (Arc::clone(self), rollout.object_ref(&()));
+            let about = rollout.object_ref(&());
             if !self.sender.leading.is_leading() {
                 continue;
             }
+            // A Recorder counts events of one reason and keeps the first one's words: right for failures that repeat.
+            // All else is said once and has words of its own, such as each step's.
+            let recorder = match note.reason {
+                reasons::ACTION_FAILED => self.recorder.clone(),
+                _ => Recorder::new(self.sender.client.clone(), self.reporter.clone()),
+            };
             tokio::spawn(async move {
-                let published = tokio::time::timeout(Duration::from_secs(5), shell.recorder.publish(&event, &about));
+                let published = tokio::time::timeout(Duration::from_secs(5), recorder.publish(&event, &about));
                 if !matches!(published.await, Ok(Ok(()))) {
                     tracing::warn!(reason = event.reason, "could not publish an event");
                 }

@@ -158,6 +158,7 @@ async fn govern_all(
             caches: Caches::new(client.clone(), trigger.clone()),
             sender: Sender { client: client.clone(), leading: leading.clone(), metrics: Arc::clone(&metrics) },
             recorder: Recorder::new(client.clone(), reporter.clone()),
+            reporter: reporter.clone(),
             scraper: Arc::clone(&scraper),
             metrics: Arc::clone(&metrics),
             latch: settings.latch,
