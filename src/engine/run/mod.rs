@@ -192,6 +192,10 @@ fn record_contests(view: &View<'_>, status: &mut RolloutRunStatus) -> Vec<Note> 
         if status.contested.len() < 20 {
             status.contested.push(Time(view.now));
         }
+        // It holds already, and puts nothing back.
+        if view.is_contested() {
+            continue;
+        }
         notes.push(Note {
             warning: true,
             reason: reasons::REPAIRED,
