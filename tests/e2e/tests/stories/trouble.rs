@@ -229,6 +229,7 @@ fn another_manager_is_repaired_once_and_not_fought() {
     assert_eq!(run["status"]["waiting"]["reason"], "RouteContested");
     assert!(matches!(route_weight(&shop), None | Some(0)), "the canary has no weight");
     assert_eq!(figures(&mut load, quiet, "canary").canary, 0, "nobody but stable answers");
+    assert_eq!(events(&shop, "Repaired").len(), 3, "nothing was put back after the third time");
     let said = events(&shop, "RouteContested");
     assert!(!said.is_empty(), "an event tells of it");
     for (warning, said) in said {
