@@ -1,5 +1,8 @@
 //! `Rollout`: the policy by which a workload's new versions are released.
 
+// The derive's print columns repeat `type_` by design; clippy takes them for one attribute.
+#![allow(clippy::duplicated_attributes)]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;

@@ -1,5 +1,8 @@
 //! `RolloutRun`: one release going through a policy, and its record afterwards.
 
+// The derive's print columns repeat `type_` by design; clippy takes them for one attribute.
+#![allow(clippy::duplicated_attributes)]
+
 use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;

@@ -59,7 +59,7 @@ impl Move {
             notes: Vec::new(),
         }
     }
-    fn to_stage(mut self, stage: Stage) -> Self {
+    fn at_stage(mut self, stage: Stage) -> Self {
         self.stage = Some(stage);
         self
     }

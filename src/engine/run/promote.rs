@@ -21,7 +21,7 @@ const TAKE_OVER: f64 = 10.0;
 
 /// All steps are done.
 pub(super) fn start(view: &View<'_>, stay: Move) -> Move {
-    let mut go = stay.to_stage(Stage::Grow).note(
+    let mut go = stay.at_stage(Stage::Grow).note(
         false,
         reasons::PROMOTING,
         format!("all {} steps are done: promoting {}", view.policy.steps.len(), view.spec.to.hash),
@@ -66,7 +66,7 @@ fn grow(view: &View<'_>, stay: Move) -> Move {
     if ready < pods {
         return stay.wait(WaitingReason::Capacity, format!("{ready} of {pods} pods of the new version are ready"));
     }
-    stay.to_stage(if view.routed() { Stage::Switch } else { Stage::HandOver })
+    stay.at_stage(if view.routed() { Stage::Switch } else { Stage::HandOver })
 }
 
 fn switch(view: &View<'_>, stay: Move) -> Move {
@@ -74,7 +74,7 @@ fn switch(view: &View<'_>, stay: Move) -> Move {
     stay.wanted = 100;
     stay = stay.act(view.weights(100));
     if view.set_weight() == 100 && view.route_weight() == Some(100) && view.routes_accepted() {
-        return stay.to_stage(Stage::Repin);
+        return stay.at_stage(Stage::Repin);
     }
     stay.wait(WaitingReason::Route, format!("waiting for the gateway to accept weight 100: {}", view.route_message()))
 }
@@ -83,7 +83,7 @@ fn repin(view: &View<'_>, stay: Move) -> Move {
     let to = &view.spec.to.hash;
     let stay = full_size(view, stay).act(view.weights(100)).act(view.pins(to));
     if view.pinned_to(to) && view.apex_serves_only(to) {
-        return stay.to_stage(Stage::Return);
+        return stay.at_stage(Stage::Return);
     }
     stay.wait(WaitingReason::Workload, "waiting for the Service's endpoints to be the new version's")
 }
@@ -97,7 +97,7 @@ fn give_back(view: &View<'_>, stay: Move) -> Move {
     }
     stay = stay.act(view.weights(0));
     if view.route_weight() == Some(0) && view.routes_accepted() {
-        return stay.to_stage(Stage::Quiet);
+        return stay.at_stage(Stage::Quiet);
     }
     stay.wait(
         WaitingReason::Route,
@@ -110,12 +110,12 @@ fn quiet(view: &View<'_>, stay: Move) -> Move {
     let age = view.stage_age();
     let still = view.snapshot.traffic.blind.is_none() && view.snapshot.traffic.stable_idle >= QUIET;
     if age >= SETTLE && still {
-        return stay.to_stage(Stage::Unroute);
+        return stay.at_stage(Stage::Unroute);
     }
     if age >= QUIET_AT_MOST {
         let message =
             format!("the old version still gets requests after {QUIET_AT_MOST} s (long connections?); going on");
-        return stay.to_stage(Stage::Unroute).note(true, reasons::PROMOTING, message);
+        return stay.at_stage(Stage::Unroute).note(true, reasons::PROMOTING, message);
     }
     stay.wait(WaitingReason::Drain, "the old version finishes its requests")
 }
@@ -123,7 +123,7 @@ fn quiet(view: &View<'_>, stay: Move) -> Move {
 fn unroute(view: &View<'_>, stay: Move) -> Move {
     let stay = full_size(view, stay).act(view.pins(&view.spec.to.hash));
     if view.route_is_clear() && view.routes_accepted() && view.canary_ready() >= view.replicas() {
-        return stay.to_stage(Stage::HandOver);
+        return stay.at_stage(Stage::HandOver);
     }
     let clear = (!view.route_is_clear()).then_some(Action::ClearRoutes);
     stay.act(clear).wait(WaitingReason::Route, format!("taking the canary out of the route: {}", view.route_message()))
@@ -146,7 +146,7 @@ fn hand_over(view: &View<'_>, stay: Move) -> Move {
             stay.wait(WaitingReason::Workload, "waiting for the Deployment to take the ReplicaSet")
         }
         Some(ArmOwner::Workload) => taken_over(view, stay),
-        None => stay.to_stage(Stage::Converge),
+        None => stay.at_stage(Stage::Converge),
     }
 }
 
@@ -154,7 +154,7 @@ fn taken_over(view: &View<'_>, stay: Move) -> Move {
     let old = view.workload().is_some_and(|workload| workload.active.keys().any(|hash| *hash != view.spec.to.hash));
     if !old {
         let message = format!("the Deployment took ReplicaSet {} as its own", view.spec.to.hash);
-        return stay.to_stage(Stage::Converge).note(false, reasons::HANDED_OVER, message);
+        return stay.at_stage(Stage::Converge).note(false, reasons::HANDED_OVER, message);
     }
     let stay = match view.stage_age() >= TAKE_OVER {
         true => stay.act([Action::ScaleDownOld]),
@@ -166,10 +166,10 @@ fn taken_over(view: &View<'_>, stay: Move) -> Move {
 fn converge(view: &View<'_>, stay: Move) -> Move {
     let to = &view.spec.to.hash;
     let stay = stay.act(view.pins(to));
-    let Some(workload) = view.workload() else { return stay.to_stage(Stage::Tidy) };
+    let Some(workload) = view.workload() else { return stay.at_stage(Stage::Tidy) };
     // A newer template waits for its own run: the Deployment stays paused then.
     if !workload.template_hashes.contains(to) {
-        return stay.to_stage(Stage::Tidy);
+        return stay.at_stage(Stage::Tidy);
     }
     if workload.paused && workload.latched_by_policy {
         return stay
@@ -179,7 +179,7 @@ fn converge(view: &View<'_>, stay: Move) -> Move {
     if !workload.settled {
         return stay.wait(WaitingReason::Workload, "the Deployment settles");
     }
-    stay.to_stage(Stage::Tidy)
+    stay.at_stage(Stage::Tidy)
 }
 
 fn tidy(view: &View<'_>, stay: Move) -> Move {

@@ -19,7 +19,7 @@ const ACCEPT_AT_MOST: f64 = 60.0;
 pub(super) fn start(view: &View<'_>, retreat: Retreat) -> Move {
     let warning = retreat.outcome == Outcome::RolledBack;
     let mut go = divert_actions(view, Move::stay(view))
-        .to_stage(Stage::Divert)
+        .at_stage(Stage::Divert)
         .note(warning, reasons::ROLLING_BACK, format!("{}: {}", retreat.reason, retreat.message))
         .say(format!("{}: {}", retreat.reason, retreat.message));
     go.phase = Phase::RollingBack;
@@ -57,13 +57,13 @@ fn divert_actions(view: &View<'_>, stay: Move) -> Move {
 fn divert(view: &View<'_>, stay: Move) -> Move {
     let stay = divert_actions(view, stay);
     if !view.routed() {
-        return stay.to_stage(Stage::ScaleAway);
+        return stay.at_stage(Stage::ScaleAway);
     }
     let away = view.snapshot.routes.iter().all(|route| route.weight.unwrap_or(0) == 0);
     let pinned = view.snapshot.services.is_empty() || view.pinned_to(&view.spec.from.hash);
     let accepted = view.routes_accepted() || view.stage_age() >= ACCEPT_AT_MOST;
     if away && pinned && accepted {
-        return stay.to_stage(Stage::Drain);
+        return stay.at_stage(Stage::Drain);
     }
     stay.wait(
         WaitingReason::Route,
@@ -77,7 +77,7 @@ fn drain(view: &View<'_>, stay: Move) -> Move {
     let traffic = &view.snapshot.traffic;
     let idle = traffic.blind.is_none() && traffic.canary_idle >= IDLE && age >= IDLE;
     if idle || age >= DRAIN_AT_MOST || view.canary().is_none_or(|arm| arm.ready == 0) {
-        return stay.to_stage(Stage::ScaleAway);
+        return stay.at_stage(Stage::ScaleAway);
     }
     stay.wait(WaitingReason::Drain, "the canary finishes its requests")
 }
@@ -101,7 +101,7 @@ fn scale_away(view: &View<'_>, stay: Move) -> Move {
         Some(arm) => matches!(arm.owner, ArmOwner::Workload | ArmOwner::Nobody),
     };
     if gone && !view.canary_has_endpoints() {
-        return stay.to_stage(Stage::Withdraw);
+        return stay.at_stage(Stage::Withdraw);
     }
     let remove = (!gone).then_some(Action::RemoveCanary);
     stay.act(remove).wait(WaitingReason::Workload, "the canary's pods go away")
@@ -109,7 +109,7 @@ fn scale_away(view: &View<'_>, stay: Move) -> Move {
 
 fn withdraw(view: &View<'_>, stay: Move) -> Move {
     if view.route_is_clear() && (view.routes_accepted() || view.stage_age() >= ACCEPT_AT_MOST) {
-        return stay.to_stage(Stage::Tidy);
+        return stay.at_stage(Stage::Tidy);
     }
     let clear = (!view.route_is_clear()).then_some(Action::ClearRoutes);
     stay.act(clear).wait(WaitingReason::Route, format!("taking the canary out of the route: {}", view.route_message()))
