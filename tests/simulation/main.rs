@@ -3,6 +3,7 @@
 //! `SERIN_SEEDS=5000 cargo test --test simulation` tries more seeds, `SERIN_SEED=7` replays one with its whole trace.
 
 mod invariants;
+#[allow(dead_code, reason = "some fields are there for the trace")]
 mod model;
 
 use invariants::Watch;
