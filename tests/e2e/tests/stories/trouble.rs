@@ -234,9 +234,7 @@ fn another_manager_is_repaired_once_and_not_fought() {
     assert!(!said.is_empty(), "an event tells of it");
     for (warning, said) in said {
         assert!(
-            warning
-                && said.contains("kustomize-controller keeps changing")
-                && said.contains("ignore backendRefs' weights"),
+            warning && said.contains("kustomize-controller keeps changing") && said.contains("let it ignore"),
             "{said}"
         );
     }
