@@ -138,6 +138,9 @@ fn settle(view: &View<'_>, next: Move) -> Decision {
     status.weight.seen = view.snapshot.traffic.seen.map(|percent| (percent * 10.0).round() / 10.0);
     if next.phase == Phase::Shifting && view.in_force(next.wanted) && next.wanted == view.step_weight(next.step) {
         status.step_since = status.step_since.or_else(|| Some(now.clone()));
+    } else if next.phase == Phase::Shifting && next.wanted < view.step_weight(next.step) {
+        // The weight was taken back, all pods lost say: what was baked until then does not count.
+        status.step_since = None;
     }
     status.slos = view.snapshot.judgements.iter().map(slo_status).collect();
     if status.slos.is_empty() {
