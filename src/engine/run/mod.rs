@@ -233,7 +233,10 @@ fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<
                 WaitingReason::StepTimeout => reasons::STEP_TIMEOUT,
                 _ => reasons::HOLDING,
             },
-            message: format!("{:?}: {}", waiting.reason, waiting.message),
+            message: match waiting.reason {
+                WaitingReason::RouteContested | WaitingReason::StepTimeout => waiting.message.clone(),
+                reason => format!("{reason:?}: {}", waiting.message),
+            },
         }),
         (Some(was), None) if status.phase == before.phase => {
             Some(Note { warning: false, reason: reasons::RESUMED, message: format!("{was:?} is over") })
