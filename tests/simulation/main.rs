@@ -9,6 +9,7 @@ mod model;
 use invariants::Watch;
 use model::{
     people::Deed,
+    server::Kind,
     sim::{Setting, Sim},
 };
 use serin::engine::Action;
@@ -74,9 +75,9 @@ mod found {
 
     use super::{AT_MOST, Deed, Setting, Sim, check};
 
-    fn holds(setting: Setting, deeds: &[(i64, Deed)]) {
+    fn holds(setting: Setting, word: &str, deeds: &[(i64, Deed)]) {
         for seed in 0..4 {
-            let deeds = [&[(15_000, Deed::Release("auth:v2-good".into()))], deeds].concat();
+            let deeds = [&[(15_000, Deed::Release(format!("auth:v2-{word}")))], deeds].concat();
             let mut sim = Sim::new(Setting { seed, deeds, ..setting.clone() });
             assert_eq!(check(&mut sim, AT_MOST), Ok(()), "{:#?}", sim.trace);
         }
@@ -85,13 +86,13 @@ mod found {
     /// Seed 11: without the Deployment's labels the pinned Service was not found again, and the pin stayed.
     #[test]
     fn a_pin_goes_with_its_deployment() {
-        holds(Setting::calm(), &[(20_000, Deed::DeleteDeployment)]);
+        holds(Setting::calm(), "good", &[(20_000, Deed::DeleteDeployment)]);
     }
 
     /// Seed 15: the Rollout let go in the look in which its run ended; nobody took the run's finalizer off any more.
     #[test]
     fn a_rollout_goes_after_its_runs() {
-        holds(Setting::calm(), &[(20_000, Deed::DeleteRollout)]);
+        holds(Setting::calm(), "good", &[(20_000, Deed::DeleteRollout)]);
     }
 
     /// Seed 35: contested; the canary's pods went while the gateway had not yet taken the weight away.
@@ -100,6 +101,7 @@ mod found {
         let resets: Vec<(i64, Deed)> = (0..5).map(|time| (20_000 + time * 4_000, Deed::ResetRoute)).collect();
         holds(
             Setting { lag: true, replicas: 1, steps: json!([{"weight": 100, "bake": "20s"}]), ..Setting::calm() },
+            "good",
             &resets,
         );
     }
@@ -107,13 +109,22 @@ mod found {
     /// Seed 36: without a route 25 % of 4 pods is 1 in 5, which is 20 %; the step waited for 25 forever.
     #[test]
     fn a_share_of_pods_is_reached_as_nearly_as_pods_can() {
-        holds(Setting { routed: false, steps: json!([{"weight": 25, "bake": "3s"}]), ..Setting::calm() }, &[]);
+        holds(Setting { routed: false, steps: json!([{"weight": 25, "bake": "3s"}]), ..Setting::calm() }, "good", &[]);
+    }
+
+    /// Seed 297: a canary that crashed in the middle of a bake was promoted on its few good seconds.
+    #[test]
+    fn what_was_baked_before_a_crash_does_not_count() {
+        let steps = json!([{"weight": 50, "bake": "5s"}]);
+        holds(Setting { routed: false, replicas: 1, steps, ..Setting::calm() }, "crashing", &[]);
     }
 }
 
 /// The checks notice: an action that is left out on purpose breaks the promise it serves.
 mod sabotage {
-    use super::{AT_MOST, Action, Deed, Setting, Sim, check};
+    use serde_json::json;
+
+    use super::{AT_MOST, Action, Deed, Kind, Setting, Sim, check};
 
     fn broken(word: &str, leaves_out: fn(&Action) -> bool) -> String {
         let deeds = vec![(15_000, Deed::Release(format!("auth:v2-{word}")))];
@@ -151,10 +162,29 @@ mod sabotage {
         assert!(said.starts_with("I6") || said.starts_with("liveness"), "{said}");
     }
 
+    /// What would be seen if this patch were ours.
+    fn tampered(kind: Kind, ops: &serde_json::Value) -> String {
+        let mut sim = Sim::new(Setting::calm());
+        (0..100).for_each(|_| sim.step());
+        sim.server.patch(kind, "auth", ops, "serin", false).expect("a valid patch");
+        check(&mut sim, 100_000).expect_err("the checks notice")
+    }
+
     #[test]
-    fn an_apex_that_is_not_repinned_is_noticed() {
-        let said = broken("good", |action| matches!(action, Action::Pin { .. }));
-        assert!(said.starts_with("I") || said.starts_with("liveness") || said.starts_with("promise"), "{said}");
+    fn an_apex_pinned_to_nobody_is_noticed() {
+        let said = tampered(
+            Kind::Service,
+            &json!([{"op": "add", "path": "/spec/selector/pod-template-hash", "value": "nobody"}]),
+        );
+        assert!(said.starts_with("I3"), "{said}");
+    }
+
+    #[test]
+    fn weight_on_no_endpoints_is_noticed() {
+        let refs =
+            json!([{"name": "auth", "port": 80, "weight": 50}, {"name": "auth-canary", "port": 80, "weight": 50}]);
+        let said = tampered(Kind::Route, &json!([{"op": "add", "path": "/spec/rules/0/backendRefs", "value": refs}]));
+        assert!(said.starts_with("I1"), "{said}");
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl Cluster {
                 continue;
             }
             let (ready, restarts) = (is_ready(&pod), pod.int("/status/containerStatuses/0/restartCount"));
-            life.next = if nature == Nature::Crashing { chance.between(1_500, 5_000) as i64 } else { i64::MAX / 4 };
+            life.next = if nature == Nature::Crashing { chance.between(700, 2_500) as i64 } else { i64::MAX / 4 };
             match (nature, ready, pod.text("/status/phase")) {
                 (Nature::NeverReady, _, "Pending") => set_status(server, &pod, false, 0),
                 (Nature::Crashing, true, _) => {

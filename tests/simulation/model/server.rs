@@ -256,7 +256,9 @@ impl Server {
         if after["spec"] != before.value["spec"] {
             after["metadata"]["generation"] = json!(before.int("/metadata/generation") + 1);
         }
-        if matches!(kind, Kind::Service | Kind::Route) && !subresource {
+        // Who only gives its ownership up does not come to own anything by it.
+        let gives_up = after["metadata"]["managedFields"] != before.value["metadata"]["managedFields"];
+        if matches!(kind, Kind::Service | Kind::Route) && !subresource && !gives_up {
             let mut managers: Vec<Value> =
                 before.value["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
             managers.retain(|entry| entry["manager"] != json!(by));
