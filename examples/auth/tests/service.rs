@@ -21,13 +21,8 @@ struct Service {
 
 fn command(vars: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_auth"));
-    command
-        .env_clear()
-        .env("SESSION_KEY", KEY)
-        .env("LISTEN", "127.0.0.1:0");
-    command
-        .env("CONTROL_LISTEN", "127.0.0.1:0")
-        .envs(vars.iter().copied());
+    command.env_clear().env("SESSION_KEY", KEY).env("LISTEN", "127.0.0.1:0");
+    command.env("CONTROL_LISTEN", "127.0.0.1:0").envs(vars.iter().copied());
     command
 }
 
@@ -40,12 +35,7 @@ impl Service {
         let started: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(started["msg"], "started");
         let address = |name: &str| started[name].as_str().map(|text| text.parse().unwrap());
-        Self {
-            child,
-            stdout,
-            address: address("listen").unwrap(),
-            control: address("control"),
-        }
+        Self { child, stdout, address: address("listen").unwrap(), control: address("control") }
     }
 
     fn get(&self, path: &str) -> Answer {
@@ -60,32 +50,16 @@ impl Service {
     fn token(&self) -> String {
         let answer = self.log_in("wonderland");
         assert_eq!(answer.status, 200, "{answer:?}");
-        serde_json::from_str::<serde_json::Value>(&answer.body).unwrap()["token"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        serde_json::from_str::<serde_json::Value>(&answer.body).unwrap()["token"].as_str().unwrap().to_owned()
     }
 
     fn session(&self, token: &str) -> Answer {
-        call(
-            self.address,
-            "GET",
-            "/session",
-            &format!("Authorization: Bearer {token}\r\n"),
-            "",
-        )
-        .unwrap()
+        call(self.address, "GET", "/session", &format!("Authorization: Bearer {token}\r\n"), "").unwrap()
     }
 
     fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-s", name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     /// Waits for the end; the exit status and what was printed after the start line.
@@ -117,23 +91,10 @@ impl Answer {
 }
 
 fn post(address: SocketAddr, path: &str, body: &str) -> Answer {
-    call(
-        address,
-        "POST",
-        path,
-        "content-type: application/json\r\n",
-        body,
-    )
-    .unwrap()
+    call(address, "POST", path, "content-type: application/json\r\n", body).unwrap()
 }
 
-fn call(
-    address: SocketAddr,
-    method: &str,
-    path: &str,
-    headers: &str,
-    body: &str,
-) -> std::io::Result<Answer> {
+fn call(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(SILENCE))?;
     let length = body.len();
@@ -145,24 +106,14 @@ fn call(
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Ok(Answer {
-        status,
-        head: head.to_ascii_lowercase(),
-        body: body.to_owned(),
-    })
+    Ok(Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
 }
 
 #[test]
 fn versions_accept_each_others_sessions() {
-    let (v1, v2) = (
-        Service::start(&[("VERSION", "v1")]),
-        Service::start(&[("VERSION", "v2")]),
-    );
+    let (v1, v2) = (Service::start(&[("VERSION", "v1")]), Service::start(&[("VERSION", "v2")]));
     let answer = v2.session(&v1.token());
-    assert_eq!(
-        (answer.status, answer.body.as_str()),
-        (200, r#"{"user":"alice"}"#)
-    );
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"user":"alice"}"#));
     assert!(answer.has("x-version: v2"));
     assert_eq!(v1.session(&v2.token()).status, 200);
 }
@@ -196,15 +147,8 @@ fn only_business_requests_are_counted() {
     service.get("/nothing");
     service.get("/metrics");
     let answer = service.get("/metrics");
-    assert!(
-        answer.has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
-        "{answer:?}"
-    );
-    let mut counts: Vec<&str> = answer
-        .body
-        .lines()
-        .filter(|line| line.starts_with("http_requests_total"))
-        .collect();
+    assert!(answer.has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{answer:?}");
+    let mut counts: Vec<&str> = answer.body.lines().filter(|line| line.starts_with("http_requests_total")).collect();
     counts.sort_unstable();
     assert_eq!(
         counts,
@@ -214,12 +158,7 @@ fn only_business_requests_are_counted() {
             r#"http_requests_total{code="401",route="/session",method="GET"} 1"#,
         ]
     );
-    assert!(
-        answer
-            .body
-            .contains(r#"http_request_duration_seconds_count{route="/session"} 2"#),
-        "{answer:?}"
-    );
+    assert!(answer.body.contains(r#"http_request_duration_seconds_count{route="/session"} 2"#), "{answer:?}");
 }
 
 #[test]
@@ -238,17 +177,10 @@ fn stopping_drains_and_finishes_what_is_under_way() {
         assert_eq!(draining.status, 503);
         assert!(draining.has("connection: close"), "{draining:?}");
         assert_eq!(service.get("/healthz").status, 200, "still serving");
-        assert_eq!(
-            slow.join().unwrap().unwrap().status,
-            401,
-            "finished, if without a token"
-        );
+        assert_eq!(slow.join().unwrap().unwrap().status, 401, "finished, if without a token");
         let (status, printed) = service.wait();
         assert_eq!(status.code(), Some(0));
-        assert!(
-            printed.contains(r#""unfinished_in_time":false"#),
-            "{printed}"
-        );
+        assert!(printed.contains(r#""unfinished_in_time":false"#), "{printed}");
         assert!(printed.contains(signal), "{printed}");
         assert!(TcpStream::connect(address).is_err());
     }
@@ -261,27 +193,16 @@ fn errors_and_their_end_at_run_time() {
     let broken = service.log_in("wonderland");
     assert_eq!(broken.status, 500);
     assert!(broken.has("x-version: dev"));
-    assert_eq!(
-        service.get("/readyz").status,
-        200,
-        "probes know nothing of it"
-    );
+    assert_eq!(service.get("/readyz").status, 200, "probes know nothing of it");
 
     assert_eq!(post(control, "/faults", r#"{"errors":"0%"}"#).status, 200);
     assert_eq!(service.log_in("wonderland").status, 200);
 
     let wrong = post(control, "/faults", r#"{"errors":"some"}"#);
     assert_eq!(wrong.status, 400);
-    assert!(
-        wrong.body.contains("expected a share such as 20%"),
-        "{wrong:?}"
-    );
+    assert!(wrong.body.contains("expected a share such as 20%"), "{wrong:?}");
     assert_eq!(post(control, "/faults", r#"{"error":"1%"}"#).status, 400);
-    assert_eq!(
-        service.log_in("wonderland").status,
-        200,
-        "a refused change changes nothing"
-    );
+    assert_eq!(service.log_in("wonderland").status, 200, "a refused change changes nothing");
 }
 
 #[test]
@@ -321,15 +242,8 @@ fn refusing_begins_three_seconds_after_ready() {
         assert!(ready.elapsed() < Duration::from_secs(10));
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert!(
-        ready.elapsed() > Duration::from_millis(2900),
-        "{:?}",
-        ready.elapsed()
-    );
-    assert!(
-        service.child.try_wait().unwrap().is_none(),
-        "the process lives"
-    );
+    assert!(ready.elapsed() > Duration::from_millis(2900), "{:?}", ready.elapsed());
+    assert!(service.child.try_wait().unwrap().is_none(), "the process lives");
     service.signal("TERM");
     assert_eq!(service.wait().0.code(), Some(0));
 }
@@ -347,14 +261,7 @@ fn crashing_exits_with_1() {
     let mut service = Service::start(&[("FAULT_CRASH", "after 300ms")]);
     assert_eq!(service.get("/readyz").status, 200);
     assert_eq!(service.wait().0.code(), Some(1));
-    assert_eq!(
-        command(&[("FAULT_CRASH", "start")])
-            .output()
-            .unwrap()
-            .status
-            .code(),
-        Some(1)
-    );
+    assert_eq!(command(&[("FAULT_CRASH", "start")]).output().unwrap().status.code(), Some(1));
 }
 
 #[test]

@@ -66,5 +66,6 @@ pub fn assert_tidy(shop: &Shop) {
 
 /// Phase word of the Rollout.
 pub fn phase(shop: &Shop) -> String {
-    kubectl(&["-n", &shop.namespace, "get", "rollouts.serin.dev", "auth", "-o", "jsonpath={.status.phase}"]).expect("a Rollout")
+    kubectl(&["-n", &shop.namespace, "get", "rollouts.serin.dev", "auth", "-o", "jsonpath={.status.phase}"])
+        .expect("a Rollout")
 }

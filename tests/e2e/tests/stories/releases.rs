@@ -27,7 +27,9 @@ fn a_good_release_is_promoted_and_no_request_is_lost() {
     shop.kubectl(&["set", "image", "deployment/auth", "auth=serin.local/auth:v2"]).expect("set image");
     let promoting = eventually("the promotion", 3 * MINUTE, || {
         let run = shop.run()?;
-        Ok(run.filter(|run| run["status"]["phase"] == "Promoting" || run["status"]["phase"] == "Succeeded").map(|_| now()))
+        Ok(run
+            .filter(|run| run["status"]["phase"] == "Promoting" || run["status"]["phase"] == "Succeeded")
+            .map(|_| now()))
     })
     .expect("promoting");
     let code = rollout_status(&shop);
@@ -39,7 +41,12 @@ fn a_good_release_is_promoted_and_no_request_is_lost() {
     assert_eq!((seen.failed, seen.lost), (0, 0));
     let direct = figures(&mut callers, began, "v2");
     assert_eq!(direct.failed, 0, "direct callers lose nothing");
-    let early = callers.read().expect("records").iter().filter(|record| record.t < promoting - 1.0 && record.version.as_deref() == Some("v2")).count();
+    let early = callers
+        .read()
+        .expect("records")
+        .iter()
+        .filter(|record| record.t < promoting - 1.0 && record.version.as_deref() == Some("v2"))
+        .count();
     assert_eq!(early, 0, "direct callers see no canary before the promotion");
     assert_eq!(list(&shop.namespace, "replicasets").expect("kubectl").len(), before + 1);
     for pod in list(&shop.namespace, "pods").expect("kubectl") {
@@ -87,7 +94,8 @@ fn a_slow_release_is_taken_back() {
 
 #[test]
 fn a_version_that_never_gets_ready_is_refused_without_traffic() {
-    let (shop, mut load) = open_shop("unready", &short_steps(), |rollout| rollout["spec"]["limits"]["readyWithin"] = json!("8s"));
+    let (shop, mut load) =
+        open_shop("unready", &short_steps(), |rollout| rollout["spec"]["limits"]["readyWithin"] = json!("8s"));
     let began = now();
     shop.release(&["VERSION=canary", "FAULT_NEVER_READY=true"]).expect("release");
     let run = shop.run_in("RolledBack", None, 2 * MINUTE).expect("RolledBack");
@@ -143,9 +151,15 @@ fn a_canary_that_refuses_connections_loses_its_traffic() {
 fn an_outage_of_both_versions_is_held_and_goes_on_by_itself() {
     let (shop, _load) = open_shop("outage", &short_steps(), |_| {});
     shop.release(&["VERSION=canary"]).expect("release");
-    eventually("the first weight", MINUTE, || Ok(shop.run()?.filter(|run| run["status"]["weight"]["set"].as_i64() > Some(0)))).expect("weight");
+    eventually("the first weight", MINUTE, || {
+        Ok(shop.run()?.filter(|run| run["status"]["weight"]["set"].as_i64() > Some(0)))
+    })
+    .expect("weight");
     shop.faults(&json!({"errors": "20%"})).expect("faults");
-    eventually("a hold for a shared fault", MINUTE, || Ok(shop.run()?.filter(|run| run["status"]["waiting"]["reason"] == "SharedFault"))).expect("held");
+    eventually("a hold for a shared fault", MINUTE, || {
+        Ok(shop.run()?.filter(|run| run["status"]["waiting"]["reason"] == "SharedFault"))
+    })
+    .expect("held");
     std::thread::sleep(Duration::from_secs(20));
     let run = shop.run().expect("kubectl").expect("a run");
     assert_eq!(run["status"]["phase"], "Shifting", "{}", run["status"]["message"]);
@@ -156,9 +170,10 @@ fn an_outage_of_both_versions_is_held_and_goes_on_by_itself() {
 
 #[test]
 fn without_a_route_the_weight_is_a_share_of_pods() {
-    let (shop, mut load) = open_shop("routeless", &json!([{"weight": 20, "bake": "3s"}, {"weight": 50, "bake": "3s"}]), |rollout| {
-        rollout["spec"]["routes"] = json!([]);
-    });
+    let (shop, mut load) =
+        open_shop("routeless", &json!([{"weight": 20, "bake": "3s"}, {"weight": 50, "bake": "3s"}]), |rollout| {
+            rollout["spec"]["routes"] = json!([]);
+        });
     let began = now();
     shop.release(&["VERSION=next"]).expect("release");
     shop.run_in("Succeeded", None, 4 * MINUTE).expect("Succeeded");
