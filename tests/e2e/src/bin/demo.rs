@@ -160,6 +160,9 @@ impl Stage<'_> {
             );
         }
         let ended = view.last_run_phase.clone();
+        // One slow answer of a version that was promoted is no exposure.
+        let seconds = figures.seconds.filter(|_| ended != "Succeeded");
+        let figures = Exposure { seconds, ..figures };
         let kept = ended == promised && figures.lost == 0;
         println!(
             "{:6.1} s  {ended}: {}",
@@ -238,7 +241,6 @@ fn outage(stage: &mut Stage<'_>) -> Result<Told> {
     stage.last_run.clone_from(&view.run);
     let mut told = stage.end("outage of both", "Succeeded", &view, began, "v5")?;
     told.kept &= held.is_ok();
-    told.figures.seconds = None;
     Ok(told)
 }
 
