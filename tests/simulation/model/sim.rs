@@ -96,7 +96,9 @@ fn deeds(chance: &mut Prng, routed: bool) -> Vec<(i64, Deed)> {
         at += chance.between(500, 40_000) as i64;
         let deed = match chance.below(22) {
             0..=4 => Deed::Release(image(chance, number)),
-            5 | 6 => Deed::Undo,
+            5 => Deed::Undo,
+            // By now perhaps a version of the Deployment's history: a ReplicaSet to be borrowed.
+            6 => Deed::Release("auth:v1-good".into()),
             7..=9 => Deed::Scale(chance.between(1, 6) as i64),
             10 => Deed::Pause(true),
             11 => Deed::Abort,
