@@ -2,6 +2,10 @@
 
 /// API group of both kinds.
 pub const GROUP: &str = "serin.dev";
+/// Its version.
+pub const VERSION: &str = "v1alpha1";
+/// Both, as objects spell them.
+pub const API_VERSION: &str = "serin.dev/v1alpha1";
 /// Field manager of every write, and user agent of every request.
 pub const MANAGER: &str = "serin";
 /// On a Deployment: the Rollout that governs it. The latch policy selects on it.

@@ -83,7 +83,7 @@ pub struct RolloutSpec {
     pub slos: Vec<SloSpec>,
     /// The declared confidence of a rollback: at 99% at most 1 healthy release in 100 is rolled back by chance.
     #[serde(default = "default_confidence")]
-    #[x_kube(validation = Rule::new("!self.matches('^[0-9]{1,3}([.][0-9]{1,4})?%$') || (double(self.replace('%', '')) >= 50.0 && double(self.replace('%', '')) < 100.0)")
+    #[x_kube(validation = Rule::new(HALF_TO_ALL)
         .message("must be at least 50% and below 100%: to be certain would need endless data"))]
     pub confidence: Percent,
     /// The way to promotion, in order. Each step sets a weight and bakes, or asks a person.
@@ -99,6 +99,9 @@ pub struct RolloutSpec {
     #[schemars(range(min = 1, max = 100))]
     pub history_limit: u32,
 }
+
+/// CEL: from 50% to below 100%. Text that is no percent at all is refused by the percent's own rule.
+const HALF_TO_ALL: &str = "!self.matches('^[0-9]{1,3}([.][0-9]{1,4})?%$') || (double(self.replace('%', '')) >= 50.0 && double(self.replace('%', '')) < 100.0)";
 
 fn default_confidence() -> Percent {
     Percent(99.0)
@@ -216,7 +219,7 @@ pub struct SloSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct ErrorsSlo {
     /// At least this share of requests is no error.
-    #[x_kube(validation = Rule::new("!self.matches('^[0-9]{1,3}([.][0-9]{1,4})?%$') || (double(self.replace('%', '')) >= 50.0 && double(self.replace('%', '')) < 100.0)").message("must be at least 50% and below 100%, such as 99.9%"))]
+    #[x_kube(validation = Rule::new(HALF_TO_ALL).message("must be at least 50% and below 100%, such as 99.9%"))]
     pub objective: Percent,
     /// How much worse than stable is still the same.
     #[serde(default)]
@@ -230,7 +233,7 @@ pub struct LatencySlo {
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,6}(ms|s|m|h|d)){1,5}$') || self.contains('d') || duration(self) > duration('0s')").message("must be longer than 0"))]
     pub threshold: Millis,
     /// At least this share of requests is faster than the threshold.
-    #[x_kube(validation = Rule::new("!self.matches('^[0-9]{1,3}([.][0-9]{1,4})?%$') || (double(self.replace('%', '')) >= 50.0 && double(self.replace('%', '')) < 100.0)").message("must be at least 50% and below 100%, such as 99%"))]
+    #[x_kube(validation = Rule::new(HALF_TO_ALL).message("must be at least 50% and below 100%, such as 99%"))]
     pub objective: Percent,
     /// How much worse than stable is still the same.
     #[serde(default)]

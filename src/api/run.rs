@@ -89,6 +89,13 @@ pub struct Version {
     pub images: BTreeMap<String, String>,
 }
 
+impl Version {
+    /// Its images, comma separated.
+    pub fn image_list(&self) -> String {
+        self.images.values().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// Where a run is.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Phase {

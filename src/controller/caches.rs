@@ -275,10 +275,23 @@ fn owned<K: Clone>(items: Vec<Arc<K>>) -> Vec<K> {
     items.into_iter().map(Arc::unwrap_or_clone).collect()
 }
 
-fn shows<K>(store: &Store<K>, namespace: &str, write: &Pending) -> bool
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + 'static,
+/// A kind that can be watched into a store.
+trait Cached:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
+}
+impl<K> Cached for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+fn shows<K: Cached>(store: &Store<K>, namespace: &str, write: &Pending) -> bool {
     let is = store.get(&ObjectRef::new(&write.name).within(namespace));
     match (&write.wrote, is) {
         (Wrote::Version(wrote), Some(is)) => version(is.meta().resource_version.as_deref()) >= *wrote,
@@ -296,16 +309,11 @@ pub(super) fn version(text: Option<&str>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-fn watch<K>(client: &Client, namespace: &str, changed: impl Fn() + Send + 'static) -> (Store<K>, JoinHandle<()>)
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
+fn watch<K: Cached>(
+    client: &Client,
+    namespace: &str,
+    changed: impl Fn() + Send + 'static,
+) -> (Store<K>, JoinHandle<()>) {
     let (store, writer) = reflector::store();
     let task = follow(client, namespace, writer, move |event| match event {
         watcher::Event::Init | watcher::Event::InitApply(_) => {}
@@ -315,21 +323,12 @@ where
 }
 
 /// Fills a store; each event is told once the store shows it.
-fn follow<K>(
+fn follow<K: Cached>(
     client: &Client,
     namespace: &str,
     writer: Writer<K>,
     told: impl Fn(&watcher::Event<K>) + Send + 'static,
-) -> JoinHandle<()>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
+) -> JoinHandle<()> {
     let api = Api::<K>::namespaced(client.clone(), namespace);
     let keeps_managers = matches!(K::kind(&()).as_ref(), "Service" | "HTTPRoute");
     let stream = watcher(api, watcher::Config::default())

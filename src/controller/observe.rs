@@ -104,9 +104,7 @@ pub fn governed_workload(world: &World) -> Option<WorkloadView> {
             && status.updated_replicas == replicas
             && status.replicas == replicas
             && status.available_replicas == replicas,
-        observed,
         failure_reported: failure(deployment),
-        revision_history_limit: deployment.spec.revision_history_limit,
         images: template::images(&deployment.spec.template).into_values().collect::<Vec<_>>().join(", "),
         deleting: deployment.metadata.deletion_timestamp.is_some(),
     })

@@ -103,7 +103,7 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
                     && set.spec.replicas > 0
                     && owner_of(set).is_some_and(|(_, uid)| Some(uid) == deployment.metadata.uid.as_deref())
             });
-            Ok(old.map(|set| Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale_down(set))).collect())
+            Ok(old.map(|set| Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale(set, 0))).collect())
         }
         Action::ReportFailure { message } => {
             one(progressing(deployment()?, "False", DEADLINE, &format!("{OURS}{message}"), now))
@@ -368,11 +368,11 @@ fn start_run(world: &World, deployment: &Deployment) -> Result<Write, PlanError>
     });
     let owner = &world.rollout.metadata;
     let body = json!({
-        "apiVersion": format!("{}/v1alpha1", names::GROUP), "kind": "RolloutRun",
+        "apiVersion": names::API_VERSION, "kind": "RolloutRun",
         "metadata": {
             "name": name, "namespace": owner.namespace, "finalizers": [names::FINALIZER],
             "labels": {names::ROLLOUT_LABEL: owner.name},
-            "ownerReferences": [{"apiVersion": format!("{}/v1alpha1", names::GROUP), "kind": "Rollout", "controller": true,
+            "ownerReferences": [{"apiVersion": names::API_VERSION, "kind": "Rollout", "controller": true,
                                  "blockOwnerDeletion": true, "name": owner.name, "uid": owner.uid}]
         },
         "spec": {"rolloutRef": {"name": owner.name}, "from": version(serving), "to": to, "policy": world.rollout.spec,

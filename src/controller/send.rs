@@ -81,7 +81,7 @@ pub(super) struct Sender {
 
 fn resource(kind: Kind) -> ApiResource {
     let (group, version) = match kind {
-        Kind::Rollout | Kind::RolloutRun => (names::GROUP, "v1alpha1"),
+        Kind::Rollout | Kind::RolloutRun => (names::GROUP, names::VERSION),
         Kind::Deployment | Kind::ReplicaSet => ("apps", "v1"),
         Kind::Service => ("", "v1"),
         Kind::HttpRoute => ("gateway.networking.k8s.io", "v1"),

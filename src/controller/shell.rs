@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -60,6 +60,15 @@ pub(super) struct Watched {
     figures: Instant,
     sensor: Sensor,
     saved: Instant,
+}
+
+/// It is time again; if so, the next time is counted from now.
+fn is_due(last: &mut Instant, rhythm: Duration) -> bool {
+    let due = last.elapsed() >= rhythm;
+    if due {
+        *last = Instant::now();
+    }
+    due
 }
 
 /// A look that ended early.
@@ -121,16 +130,19 @@ impl Shell {
             return Ok(Next::await_change());
         };
         let look = Look { shell: self, namespace: &namespace, world: &world, now: Timestamp::now() };
-        let mut status = None;
-        let active = world.active().is_some();
-        if let Some(run) = world.active() {
-            status = look.run(run).await?;
-        }
+        let status = match world.active() {
+            Some(run) => Some(look.run(run).await?),
+            None => None,
+        };
         for run in to_close(&world) {
             look.apply(&[Action::RemoveFinalizer], Some(run)).await?;
         }
         look.govern(status.as_ref()).await?;
-        Ok(if active { Next::requeue(TICK) } else { Next::await_change() })
+        Ok(if status.is_some() { Next::requeue(TICK) } else { Next::await_change() })
+    }
+
+    fn sensors(&self) -> MutexGuard<'_, HashMap<String, Watched>> {
+        self.sensors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forget(&self, rollout: &Rollout) {
@@ -208,19 +220,19 @@ impl Look<'_> {
     }
 
     /// Moves the run under way. Returns its status as it is now.
-    async fn run(&self, run: &RolloutRun) -> Result<Option<RolloutRunStatus>, LookError> {
+    async fn run(&self, run: &RolloutRun) -> Result<RolloutRunStatus, LookError> {
         let before = run.status.clone().unwrap_or_default();
         let policy = match validate(&run.spec.policy) {
             Ok(policy) => policy,
             Err(invalid) => {
                 tracing::error!(run = run.name_any(), %invalid, "the run's own copy of the policy can't be run");
-                return Ok(Some(before));
+                return Ok(before);
             }
         };
         let (seen, ledger) = self.look_through(run, &policy)?;
         let moved = move_run(&policy, self.world, run, &seen, ledger, self.figures_due(run), self.now);
         if moved.decision.status.phase.unwrap_or_default().is_terminal() {
-            self.shell.sensors.lock().unwrap_or_else(PoisonError::into_inner).remove(&run.uid().unwrap_or_default());
+            self.shell.sensors().remove(&run.uid().unwrap_or_default());
         }
         self.shell.metrics.run(run, &moved.decision.status);
         let written = match &moved.status {
@@ -235,23 +247,19 @@ impl Look<'_> {
         let decision = moved.decision;
         self.shell.tell(&self.world.rollout, &decision.notes);
         self.apply(&decision.actions, Some(run)).await?;
-        Ok(Some(if was_written { decision.status } else { before }))
+        Ok(if was_written { decision.status } else { before })
     }
 
     /// Figures that nobody waits for are written at a slow rhythm.
     fn figures_due(&self, run: &RolloutRun) -> bool {
-        let mut sensors = self.shell.sensors.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(watched) = sensors.get_mut(&run.uid().unwrap_or_default()) else { return true };
-        let due = watched.figures.elapsed() >= FIGURES;
-        if due {
-            watched.figures = Instant::now();
-        }
-        due
+        let mut sensors = self.shell.sensors();
+        let watched = sensors.get_mut(&run.uid().unwrap_or_default());
+        watched.is_none_or(|watched| is_due(&mut watched.figures, FIGURES))
     }
 
     /// What the run's sensor has seen, and its ledger if it is time to save it.
     fn look_through(&self, run: &RolloutRun, policy: &Policy) -> Result<(Seen, Option<String>), LookError> {
-        let mut sensors = self.shell.sensors.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sensors = self.shell.sensors();
         let uid = run.uid().unwrap_or_default();
         if !sensors.contains_key(&uid) {
             let template = self.world.deployment.as_ref().map(|deployment| &deployment.spec.template);
@@ -274,13 +282,7 @@ impl Look<'_> {
             sensors.insert(uid.clone(), Watched { sensor, saved: Instant::now(), figures: Instant::now() });
         }
         let Some(watched) = sensors.get_mut(&uid) else { return Ok((Seen::default(), None)) };
-        let ledger = match watched.saved.elapsed() >= SAVE_LEDGER {
-            true => {
-                watched.saved = Instant::now();
-                watched.sensor.ledger()
-            }
-            false => None,
-        };
+        let ledger = is_due(&mut watched.saved, SAVE_LEDGER).then(|| watched.sensor.ledger()).flatten();
         Ok((watched.sensor.seen(), ledger))
     }
 

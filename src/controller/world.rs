@@ -136,10 +136,6 @@ impl World {
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.metadata.name.as_deref() == Some(name))
     }
-    /// The apex.
-    pub fn apex(&self) -> Option<&Service> {
-        self.service(&self.rollout.spec.service)
-    }
     /// The canary's Service, if it belongs to this run.
     pub fn canary_service(&self, run: &RolloutRun) -> Option<&Service> {
         let service = self.service(&names::canary_service(&run.spec.policy.service))?;
@@ -153,15 +149,13 @@ impl World {
         let apex = run.spec.policy.service.as_str();
         let selects = |service: &&Service| {
             let name = service.metadata.name.as_deref() == Some(apex);
-            let made_by_us =
-                service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::RUN_LABEL));
             let annotations = service.metadata.annotations.as_ref();
             let opted_out =
                 annotations.and_then(|all| all.get(names::PIN_ANNOTATION)).is_some_and(|value| value == "false");
             let selector = &service.spec.selector;
             let matches = !selector.is_empty()
                 && selector.iter().all(|(key, value)| key == names::HASH_LABEL || labels.get(key) == Some(value));
-            !made_by_us && (name || !opted_out) && matches
+            !is_canary_service(service) && (name || !opted_out) && matches
         };
         let mut services: Vec<&Service> = self.services.iter().filter(selects).collect();
         services.sort_by_key(|service| (service.metadata.name.as_deref() != Some(apex), service.metadata.name.clone()));
@@ -171,14 +165,16 @@ impl World {
     /// Without the Deployment there are no labels to go by: what this run has pinned is known by its hash.
     fn pinned_by(&self, run: &RolloutRun) -> Vec<&Service> {
         let ours = |hash: &str| hash == run.spec.from.hash || hash == run.spec.to.hash;
-        let made_by_us = |service: &Service| {
-            service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::RUN_LABEL))
-        };
         self.services
             .iter()
-            .filter(|service| crate::traffic::pinned(service).is_some_and(ours) && !made_by_us(service))
+            .filter(|service| crate::traffic::pinned(service).is_some_and(ours) && !is_canary_service(service))
             .collect()
     }
+}
+
+/// Made by a run, for its canary.
+fn is_canary_service(service: &Service) -> bool {
+    service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::RUN_LABEL))
 }
 
 /// Where a run is; a new one prepares.

@@ -57,8 +57,6 @@ reasons! {
     RUN_UNDER_WAY = "RunUnderWay";
     /// The Deployment is at work on its own.
     WORKLOAD_SETTLING = "WorkloadSettling";
-    /// The Deployment was changed without being held.
-    NOT_LATCHED = "NotLatched";
     /// The policy can't be run.
     INVALID_POLICY = "InvalidPolicy";
     /// No such Deployment.
@@ -79,8 +77,6 @@ reasons! {
     ROUTE_MISMATCH = "RouteDoesNotNameService";
     /// The container port for metrics is not there.
     METRICS_PORT_MISSING = "MetricsPortMissing";
-    /// The pods' metrics can't be read.
-    TELEMETRY = "TelemetryUnreadable";
     /// An action failed.
     ACTION_FAILED = "ActionFailed";
 }

@@ -54,12 +54,8 @@ pub struct WorkloadView {
     pub newest: Option<String>,
     /// Its controller has seen the last change, and all its pods are of its template and available.
     pub settled: bool,
-    /// Its controller has seen the last change.
-    pub observed: bool,
     /// `kubectl rollout status` would report a failure of ours.
     pub failure_reported: bool,
-    /// spec.revisionHistoryLimit.
-    pub revision_history_limit: i32,
     /// Images, comma separated.
     pub images: String,
     /// Deleted, waiting to go.
@@ -95,6 +91,13 @@ pub enum ArmOwner {
     /// Nobody yet: between the two.
     #[default]
     Nobody,
+}
+
+impl ArmOwner {
+    /// This run, however it came by it.
+    pub fn is_run(self) -> bool {
+        matches!(self, Self::Run | Self::Borrowed)
+    }
 }
 
 /// A Service that selects the workload's pods.

@@ -41,7 +41,7 @@ pub fn canary(apex: &Service, run: &RolloutRun) -> Value {
             "namespace": apex.metadata.namespace,
             "labels": {names::RUN_LABEL: run.metadata.name},
             "ownerReferences": [{
-                "apiVersion": format!("{}/v1alpha1", names::GROUP), "kind": "RolloutRun", "controller": true,
+                "apiVersion": names::API_VERSION, "kind": "RolloutRun", "controller": true,
                 "name": run.metadata.name, "uid": run.metadata.uid
             }]
         },

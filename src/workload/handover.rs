@@ -24,11 +24,6 @@ pub fn give_back(set: &ReplicaSet) -> Value {
     Value::Array(release(set))
 }
 
-/// Scales an old ReplicaSet of the Deployment to 0, where two stayed active.
-pub fn scale_down(set: &ReplicaSet) -> Value {
-    super::replica_set::scale(set, 0)
-}
-
 fn release(set: &ReplicaSet) -> Vec<Value> {
     let mut ops = vec![
         json!({"op": "test", "path": "/metadata/ownerReferences", "value": set.metadata.owner_references}),

@@ -8,7 +8,7 @@ mod objects;
 mod replica_set;
 pub mod template;
 
-pub use handover::{give_back, hand_over, scale_down};
+pub use handover::{give_back, hand_over};
 pub use objects::{
     ContainerState, ContainerStatus, Deployment, DeploymentSpec, DeploymentStatus, LabelSelector, Pod, PodSpec,
     PodStatus, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, StatusCondition,

@@ -18,7 +18,7 @@ pub fn owner_of(set: &ReplicaSet) -> Option<(&str, &str)> {
 
 fn owner_reference(run: &RolloutRun) -> Value {
     json!({
-        "apiVersion": format!("{}/v1alpha1", names::GROUP), "kind": "RolloutRun", "controller": true, "blockOwnerDeletion": true,
+        "apiVersion": names::API_VERSION, "kind": "RolloutRun", "controller": true, "blockOwnerDeletion": true,
         "name": run.metadata.name, "uid": run.metadata.uid
     })
 }

@@ -190,13 +190,13 @@ fn tidy(view: &View<'_>, stay: Move) -> Move {
     if view.snapshot.canary_service.is_some() {
         actions.push(Action::DeleteCanaryService);
     }
-    if view.workload().is_some_and(|workload| workload.run_label.as_deref() == Some(&view.run_label())) {
+    if view.holds_workload() {
         actions.push(Action::ReleaseWorkload);
     }
     if !actions.is_empty() {
         return stay.act(actions);
     }
-    let message = format!("{} serves", view.spec.to.images.values().cloned().collect::<Vec<_>>().join(", "));
+    let message = format!("{} serves", view.spec.to.image_list());
     let mut done = stay.note(false, reasons::PROMOTED, &message).say(message);
     done.phase = Phase::Succeeded;
     done

@@ -62,9 +62,7 @@ fn prepare(view: &View<'_>) -> Move {
     let first = view.step_weight_of_first();
     let workload = view.workload();
     let mut stay = Move::stay(view);
-    if workload.is_some_and(|workload| workload.run_label.as_deref() != Some(&view.run_label())) {
-        stay = stay.act([Action::HoldWorkload]);
-    }
+    stay = stay.act(view.hold());
     if workload.is_some_and(|workload| workload.failure_reported) {
         stay = stay.act([Action::ClearFailure]);
     }
@@ -113,9 +111,7 @@ fn walk(view: &View<'_>) -> Move {
     let ready = view.canary_ready();
     let mut stay = Move::stay(view);
     stay.step = step;
-    if view.workload().is_some_and(|workload| workload.run_label.as_deref() != Some(&view.run_label())) {
-        stay = stay.act([Action::HoldWorkload]);
-    }
+    stay = stay.act(view.hold());
     if view.routed() && view.snapshot.canary_service.is_none() {
         stay = stay.act([Action::EnsureCanaryService]);
     }

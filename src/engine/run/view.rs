@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::super::{Action, Arm, ArmOwner, Snapshot, WorkloadView, canary_replicas};
+use super::super::{Action, Arm, Snapshot, WorkloadView, canary_replicas};
 use crate::api::{Phase, Policy, RolloutRunSpec, RolloutRunStatus, Stage, Step, WaitingReason};
 
 /// The arguments of a decision, and what follows from them.
@@ -56,7 +56,7 @@ impl View<'_> {
 
     /// The canary's ReplicaSet belongs to the run.
     pub fn canary_is_ours(&self) -> bool {
-        self.canary().is_some_and(|arm| matches!(arm.owner, ArmOwner::Run | ArmOwner::Borrowed))
+        self.canary().is_some_and(|arm| arm.owner.is_run())
     }
 
     /// Canary pods that can take requests: ready, and in the endpoints that the route uses.
@@ -212,7 +212,7 @@ impl View<'_> {
 
     /// Makes the canary this big where it is not.
     pub fn canary_of(&self, replicas: i32) -> Vec<Action> {
-        let is = self.canary().map(|arm| (arm.wanted, matches!(arm.owner, ArmOwner::Run | ArmOwner::Borrowed)));
+        let is = self.canary().map(|arm| (arm.wanted, arm.owner.is_run()));
         let done = is == Some((replicas, true)) || (replicas == 0 && self.canary().is_none());
         (!done).then_some(Action::EnsureCanary { replicas }).into_iter().collect()
     }
@@ -280,19 +280,23 @@ impl View<'_> {
     }
 
     pub fn started_message(&self) -> String {
-        let images = |version: &crate::api::Version| version.images.values().cloned().collect::<Vec<_>>().join(", ");
         format!(
             "releasing {} ({}) over {} ({})",
-            images(&self.spec.to),
+            self.spec.to.image_list(),
             self.spec.to.hash,
-            images(&self.spec.from),
+            self.spec.from.image_list(),
             self.spec.from.hash
         )
     }
 
-    /// The run's name, as the Deployment is labelled with it.
-    pub fn run_label(&self) -> String {
-        self.snapshot.run.clone()
+    /// The Deployment is labelled with this run.
+    pub fn holds_workload(&self) -> bool {
+        self.workload().is_some_and(|workload| workload.run_label.as_ref() == Some(&self.snapshot.run))
+    }
+
+    /// Labels the Deployment with this run where it is not.
+    pub fn hold(&self) -> Option<Action> {
+        (self.workload().is_some() && !self.holds_workload()).then_some(Action::HoldWorkload)
     }
 }
 
