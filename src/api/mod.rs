@@ -3,19 +3,25 @@
 //! [`Rollout`] is the policy, written by people; [`RolloutRun`] is one release going through it, created by Serin.
 //! Everything the API server can check is checked there (CEL rules in the generated CRDs); [`validate`] says the rest.
 
+mod gates;
 pub mod names;
 mod rollout;
 mod run;
+mod steps;
 mod validate;
 mod values;
+mod window;
 
+pub use gates::{GatePoint, GateSpec, HttpGate, JobGate, JobTemplate, Window};
 pub use rollout::{
-    Approval, Condition, ErrorsSlo, HistogramRef, LatencySlo, Limits, RequestsRef, Rollout, RolloutSpec, RolloutStatus,
-    RouteRef, Scrape, SloSpec, StableVersion, StepSpec, Telemetry, Tolerance, WorkloadRef,
+    Condition, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise, RequestsRef, RollbackWindow, Rollout,
+    RolloutSpec, RolloutStatus, RouteRef, Scrape, SloSpec, StableVersion, Telemetry, Tolerance, WorkloadRef,
 };
 pub use run::{
-    ArmRequests, Decided, Outcome, Phase, RolloutRef, RolloutRun, RolloutRunSpec, RolloutRunStatus, SloStatus, Stage,
-    Version, Waiting, WaitingReason, Weight,
+    ArmRequests, Decided, GateState, GateStatus, Outcome, Phase, RolloutRef, RolloutRun, RolloutRunSpec,
+    RolloutRunStatus, Share, SloStatus, Stage, Version, Waiting, WaitingReason, Weight,
 };
-pub use validate::{Invalid, Policy, SloKind, Step, ValidSlo, validate};
+pub use steps::{Approval, BlueGreen, Method, Mirror, NamedValue, Pods, RequestMatch, StepSpec, Sticky, ValueMatch};
+pub use validate::{Asks, Invalid, Lets, Policy, SloKind, Step, ValidGate, ValidSlo, validate};
 pub use values::{Millis, Pattern, Percent};
+pub use window::ValidWindow;

@@ -11,7 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    gates::GateSpec,
     run::{Phase, SloStatus, Weight},
+    steps::{Pods, StepSpec, Sticky},
     values::{Millis, Pattern, Percent},
 };
 
@@ -57,6 +59,8 @@ use super::{
 #[x_kube(
     validation = Rule::new("has(self.routes) && size(self.routes) > 0 || self.steps.all(s, !has(s.weight) || s.weight <= 50)")
         .message("without routes the weight is a share of pods, at most 50: name a route, or lower the weights"),
+    validation = Rule::new("has(self.routes) && size(self.routes) > 0 || !has(self.sticky) && self.steps.all(s, !has(s.match) && !has(s.mirror) && !has(s.blueGreen) && !has(s.pods))")
+        .message("match, mirror, blueGreen, pods and sticky need a route: name one in spec.routes"),
     validation = Rule::new("!self.slos.exists(s, has(s.errors)) || has(self.telemetry.requests)")
         .message("an SLO on errors needs telemetry.requests: the counter of requests and which of its labels mark an error"),
     validation = Rule::new("!self.slos.exists(s, has(s.latency)) || has(self.telemetry.latency)")
@@ -86,11 +90,27 @@ pub struct RolloutSpec {
     #[x_kube(validation = Rule::new(HALF_TO_ALL)
         .message("must be at least 50% and below 100%: to be certain would need endless data"))]
     pub confidence: Percent,
-    /// The way to promotion, in order. Each step sets a weight and bakes, or asks a person.
+    /// The way to promotion, in order. Each step sets a weight and bakes, or asks a person, or lets some requests in.
     #[schemars(length(min = 1, max = 50))]
-    #[x_kube(validation = Rule::new("self.exists(s, has(s.weight))").message("at least one step must set a weight"))]
+    #[x_kube(validation = Rule::new("self.exists(s, !has(s.approval))").message("at least one step must set a weight (or match, mirror, blueGreen)"))]
     #[x_kube(validation = Rule::new("self.filter(s, has(s.weight)).map(s, s.weight).isSorted()").message("weights must not go down from step to step: Serin takes traffic back by itself"))]
+    #[x_kube(validation = Rule::new("!self.exists(s, has(s.blueGreen)) || self.all(s, has(s.blueGreen) || has(s.approval)) && self.filter(s, has(s.blueGreen)).size() == 1").message("blueGreen switches all at once: beside it only approvals may stand"))]
     pub steps: Vec<StepSpec>,
+    /// A user who got the canary stays with it while the weight grows, by a cookie; promotion and rollback set all users
+    /// free. For routes whose callers keep cookies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
+    /// What must say yes on the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(validation = Rule::new("self.all(g, self.exists_one(o, o.name == g.name))").message("each gate needs a name of its own: two of them are called the same"))]
+    pub gates: Vec<GateSpec>,
+    /// Going back to a version that served lately goes straight through, without the steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_window: Option<RollbackWindow>,
+    /// Starts no runs: a new version waits, held, until this is false. A run under way goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
     /// Bounds on time and harm.
     #[serde(default)]
     pub limits: Limits,
@@ -125,8 +145,8 @@ pub struct WorkloadRef {
 /// A route of the Rollout's namespace.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct RouteRef {
-    /// HTTPRoute (gateway.networking.k8s.io).
-    #[x_kube(validation = Rule::new("self == 'HTTPRoute'").message("only HTTPRoute is supported"))]
+    /// HTTPRoute or GRPCRoute (gateway.networking.k8s.io).
+    #[x_kube(validation = Rule::new("self in ['HTTPRoute', 'GRPCRoute']").message("must be HTTPRoute or GRPCRoute"))]
     #[schemars(length(max = 63))]
     pub kind: String,
     /// Its name.
@@ -265,26 +285,28 @@ fn default_absolute() -> Percent {
     Percent(0.1)
 }
 
-/// One step: a weight to bake at, or a person's approval.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
-#[x_kube(validation = Rule::new("has(self.weight) != has(self.approval)").message("a step sets a weight or asks for approval: give exactly one of the two"))]
-#[x_kube(validation = Rule::new("!has(self.bake) || has(self.weight)").message("bake goes with a weight"))]
-pub struct StepSpec {
-    /// Percent of requests the canary gets, 1 to 100.
+/// Which versions are gone back to without the steps.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[x_kube(validation = Rule::new("has(self.versions) || has(self.within)").message("give versions, within, or both (then either is enough)"))]
+pub struct RollbackWindow {
+    /// One of the last so many versions that served before this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 100))]
-    pub weight: Option<u32>,
-    /// At least this long at this weight. It takes longer while there are too few requests to have seen a regression.
+    #[schemars(range(min = 1, max = 20))]
+    pub versions: Option<u32>,
+    /// One that was promoted less than this ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bake: Option<Millis>,
-    /// Waits until a person approves: kubectl serin approve.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub approval: Option<Approval>,
+    pub within: Option<Millis>,
 }
 
-/// Asks a person.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
-pub struct Approval {}
+/// What is done when something is not decided in time.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Otherwise {
+    /// Stay at this weight and say so.
+    #[default]
+    Hold,
+    /// Take the traffic back and end the run.
+    Rollback,
+}
 
 /// Bounds on time and harm.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
@@ -292,8 +314,15 @@ pub struct Approval {}
 pub struct Limits {
     /// Canary pods that are not ready after this long roll the release back.
     pub ready_within: Millis,
-    /// A step that takes longer than this is said out loud and holds. Time spent waiting for people does not count.
+    /// A step that takes longer than this is said out loud. Time spent waiting for people does not count.
     pub step_timeout: Millis,
+    /// What is done then: Hold, or Rollback.
+    pub on_timeout: Otherwise,
+    /// The same, for a step that only lacks evidence (FewRequests, NoData): Hold, or Rollback.
+    pub on_inconclusive: Otherwise,
+    /// The most canary pods in the steps, a number or a percent of the Deployment's replicas. The promotion needs as many
+    /// as the Deployment has.
+    pub surge: Pods,
     /// Leaves the latency of a fresh pod out for this long after its first request.
     pub warmup: Millis,
     /// Rolls back when about this many requests failed in excess of stable's share, whatever the statistics say.
@@ -311,6 +340,9 @@ impl Default for Limits {
         Self {
             ready_within: Millis::seconds(600),
             step_timeout: Millis::seconds(1800),
+            on_timeout: Otherwise::Hold,
+            on_inconclusive: Otherwise::Hold,
+            surge: Pods::Share(100),
             warmup: Millis::seconds(10),
             failed_requests: 500,
             restarts: 3,

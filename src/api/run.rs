@@ -39,8 +39,8 @@ use super::rollout::RolloutSpec;
     printcolumn(name = "To", type_ = "string", json_path = ".spec.to.hash", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.rolloutRef == oldSelf.rolloutRef && self.from == oldSelf.from && self.to == oldSelf.to && self.policy == oldSelf.policy")
-    .message("a run keeps its versions and the policy it started by: only paused, abort, approved and retry are for people"))]
+#[x_kube(validation = Rule::new("self.rolloutRef == oldSelf.rolloutRef && self.from == oldSelf.from && self.to == oldSelf.to && self.policy == oldSelf.policy && self.?straight == oldSelf.?straight")
+    .message("a run keeps its versions and the policy it started by: only paused, abort, approved, promote and retry are for people"))]
 pub struct RolloutRunSpec {
     /// The Rollout it belongs to.
     pub rollout_ref: RolloutRef,
@@ -50,6 +50,9 @@ pub struct RolloutRunSpec {
     pub to: Version,
     /// The policy as it stood when the run began.
     pub policy: RolloutSpec,
+    /// The version served lately, so that policy.rollbackWindow lets it go straight through, without the steps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub straight: bool,
     /// Holds the run at its weight. A bad verdict or an abort still take the traffic back.
     #[serde(default)]
     pub paused: bool,
@@ -60,6 +63,9 @@ pub struct RolloutRunSpec {
     #[serde(default)]
     #[schemars(range(max = 50))]
     pub approved: u32,
+    /// Promotes at once, without what is left of the steps. A bad verdict still takes the traffic back.
+    #[serde(default)]
+    pub promote: bool,
     /// On a run that was rolled back: try the same version again, in a new run.
     #[serde(default)]
     pub retry: bool,
@@ -167,6 +173,8 @@ pub enum Stage {
     Quiet,
     /// Promotion: the canary's reference leaves the route.
     Unroute,
+    /// Promotion: the old version is kept at full size for an instant return (blueGreen.keepOldFor).
+    Keep,
     /// Promotion: the Deployment takes the canary's ReplicaSet as its own. From here there is no way back.
     HandOver,
     /// Promotion: the Deployment settles on the new version.
@@ -193,6 +201,76 @@ pub struct Weight {
     /// Measured from request counts of the last seconds. Absent without requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<f64>,
+    /// Asked for besides: the step (counted from 1) whose `match` sends requests to the canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matching: Option<u32>,
+    /// Asked for besides: the step whose `mirror` copies requests to the canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<u32>,
+}
+
+impl Weight {
+    /// What is asked for.
+    pub fn share(&self) -> Share {
+        Share { weight: self.wanted, matching: self.matching, mirror: self.mirror }
+    }
+    /// Asks for this.
+    pub fn ask(&mut self, share: Share) {
+        (self.wanted, self.matching, self.mirror) = (share.weight, share.matching, share.mirror);
+    }
+}
+
+/// Which requests reach the canary.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Share {
+    /// Percent of requests.
+    pub weight: u32,
+    /// Besides, those that meet the `match` of this step, counted from 1.
+    pub matching: Option<u32>,
+    /// Besides, copies by the `mirror` of this step.
+    pub mirror: Option<u32>,
+}
+
+impl Share {
+    /// None at all.
+    pub const NONE: Self = Self::of(0);
+
+    /// This percent, and nothing besides.
+    pub const fn of(weight: u32) -> Self {
+        Self { weight, matching: None, mirror: None }
+    }
+    /// Nothing reaches the canary.
+    pub fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+    /// What both allow.
+    pub fn least(self, other: Self) -> Self {
+        Self {
+            weight: self.weight.min(other.weight),
+            matching: self.matching.filter(|step| other.matching == Some(*step)),
+            mirror: self.mirror.filter(|step| other.mirror == Some(*step)),
+        }
+    }
+}
+
+/// As people read it, in traces too.
+impl fmt::Debug for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "weight {}", self.weight)?;
+        if let Some(step) = self.matching {
+            write!(f, " and the match of step {step}")?;
+        }
+        if let Some(step) = self.mirror {
+            write!(f, " and the copies of step {step}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a run does not go on at once.
@@ -224,8 +302,12 @@ pub enum WaitingReason {
     Drain,
     /// Kubernetes is at work on the Deployment.
     Workload,
+    /// A gate has not said yes.
+    Gate,
     /// Kept for debugging by limits.keepCanaryFor.
     KeptForDebugging,
+    /// The old version is kept for an instant return by blueGreen.keepOldFor.
+    KeptForReturn,
 }
 
 /// What the run waits for.
@@ -263,6 +345,33 @@ pub struct SloStatus {
     pub canary: ArmRequests,
     /// Stable's requests.
     pub stable: ArmRequests,
+}
+
+/// What a gate said.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+pub struct GateStatus {
+    /// The gate and where it was asked: smoke-test@step-2.
+    pub gate: String,
+    /// How often it was asked.
+    pub attempt: u32,
+    /// Running, Passed or Failed.
+    pub state: GateState,
+    /// What it said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Since when.
+    pub since: meta::Time,
+}
+
+/// Where a gate is.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateState {
+    /// It was asked and has not answered.
+    Running,
+    /// Yes.
+    Passed,
+    /// No.
+    Failed,
 }
 
 /// One decision of the run, for the question "why did it do that?".
@@ -326,6 +435,10 @@ pub struct RolloutRunStatus {
     /// Verdicts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slos: Vec<SloStatus>,
+    /// What the gates said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub gates: Vec<GateStatus>,
     /// The last 20 decisions, newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]

@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 
 use super::{
-    rollout::{RolloutSpec, SloSpec, StepSpec},
+    gates::{GatePoint, GateSpec, HttpGate, JobGate},
+    rollout::{Otherwise, RolloutSpec, SloSpec},
+    steps::{BlueGreen, Mirror, Pods, RequestMatch, StepSpec},
     values::{Millis, Percent},
+    window::ValidWindow,
 };
 
 /// A policy that was checked.
@@ -17,8 +20,36 @@ pub struct Policy {
     pub slos: Vec<ValidSlo>,
     /// In order, not empty; weights don't go down.
     pub steps: Vec<Step>,
+    /// In the order they are asked in.
+    pub gates: Vec<ValidGate>,
     /// The spec it came from: names, limits, telemetry.
     pub spec: RolloutSpec,
+}
+
+/// A gate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidGate {
+    /// Its name.
+    pub name: String,
+    /// When it is asked.
+    pub at: GatePoint,
+    /// With [`GatePoint::Step`], which, counted from 1.
+    pub step: Option<u32>,
+    /// Who is asked.
+    pub asks: Asks,
+    /// What a no does.
+    pub otherwise: Otherwise,
+}
+
+/// Who says yes or no.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asks {
+    /// A Job.
+    Job(JobGate),
+    /// An HTTP service.
+    Http(HttpGate),
+    /// The clock.
+    Window(ValidWindow),
 }
 
 /// One SLO, in ratios.
@@ -49,17 +80,32 @@ pub enum SloKind {
 }
 
 /// One step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Give the canary this percent of requests for at least this long.
-    Weight {
-        /// 1 to 100.
-        weight: u32,
+    /// Let the canary have some requests for at least this long.
+    Bake {
+        /// Which.
+        lets: Lets,
         /// At least.
         bake: Millis,
+        /// Canary pods; `None`: as many as the weight needs.
+        pods: Option<Pods>,
     },
     /// Ask a person.
     Approval,
+}
+
+/// Which requests a step lets the canary have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lets {
+    /// This percent, 1 to 100.
+    Weight(u32),
+    /// Those that meet one of these; an empty list ends an earlier one.
+    Match(Vec<RequestMatch>),
+    /// Copies.
+    Mirror(Mirror),
+    /// None of the callers': those of its own Service.
+    Preview(BlueGreen),
 }
 
 /// A policy that can't be run, with the field, what it should be and what it is.
@@ -86,13 +132,55 @@ pub fn validate(spec: &RolloutSpec) -> Result<Policy, Invalid> {
     if spec.workload_ref.kind != "Deployment" {
         return Err(invalid("workloadRef.kind", "Deployment", &spec.workload_ref.kind));
     }
-    if let Some(route) = spec.routes.iter().find(|route| route.kind != "HTTPRoute") {
-        return Err(invalid("routes[].kind", "HTTPRoute", &route.kind));
+    if let Some(route) = spec.routes.iter().find(|route| !matches!(route.kind.as_str(), "HTTPRoute" | "GRPCRoute")) {
+        return Err(invalid("routes[].kind", "HTTPRoute or GRPCRoute", &route.kind));
     }
     if !(50.0..100.0).contains(&spec.confidence.0) {
         return Err(invalid("confidence", "at least 50% and below 100%", spec.confidence));
     }
-    Ok(Policy { alpha: 1.0 - spec.confidence.ratio(), slos: slos(spec)?, steps: steps(spec)?, spec: spec.clone() })
+    let steps = steps(spec)?;
+    Ok(Policy {
+        alpha: 1.0 - spec.confidence.ratio(),
+        slos: slos(spec)?,
+        gates: gates(spec, steps.len())?,
+        steps,
+        spec: spec.clone(),
+    })
+}
+
+fn gates(spec: &RolloutSpec, steps: usize) -> Result<Vec<ValidGate>, Invalid> {
+    let mut names = BTreeSet::new();
+    if let Some(twice) = spec.gates.iter().find(|gate| !names.insert(&gate.name)) {
+        return Err(invalid("gates", "names that differ", format!("two called {}", twice.name)));
+    }
+    spec.gates.iter().map(|gate| one_gate(gate, steps)).collect()
+}
+
+fn one_gate(gate: &GateSpec, steps: usize) -> Result<ValidGate, Invalid> {
+    let field = |name: &str| format!("gates[{}].{name}", gate.name);
+    let step = match (gate.at, gate.step) {
+        (GatePoint::Step, Some(step)) if (1..=steps).contains(&usize::try_from(step).unwrap_or(0)) => Some(step),
+        (GatePoint::Step, found) => {
+            let found = found.map_or("none".to_owned(), |step| step.to_string());
+            return Err(invalid(field("step"), format!("a step from 1 to {steps}"), found));
+        }
+        (_, None) => None,
+        (_, Some(step)) => return Err(invalid(field("step"), "nothing, but with at: Step", step)),
+    };
+    let asks = match (&gate.job, &gate.http, &gate.window) {
+        (Some(job), None, None) => Asks::Job(job.clone()),
+        (None, Some(http), None) => Asks::Http(http.clone()),
+        (None, None, Some(window)) => Asks::Window(
+            ValidWindow::new(window)
+                .map_err(|(name, expected, found)| invalid(field(&format!("window.{name}")), expected, found))?,
+        ),
+        _ => return Err(invalid(field("job"), "exactly one of job, http and window", "another mix")),
+    };
+    let otherwise = match asks {
+        Asks::Window(_) => Otherwise::Hold,
+        _ => gate.on_failure.unwrap_or(Otherwise::Rollback),
+    };
+    Ok(ValidGate { name: gate.name.clone(), at: gate.at, step, asks, otherwise })
 }
 
 fn slos(spec: &RolloutSpec) -> Result<Vec<ValidSlo>, Invalid> {
@@ -149,13 +237,15 @@ fn one_slo(spec: &RolloutSpec, slo: &SloSpec) -> Result<ValidSlo, Invalid> {
 }
 
 fn steps(spec: &RolloutSpec) -> Result<Vec<Step>, Invalid> {
-    let most = if spec.routes.is_empty() { 50 } else { 100 };
+    let routed = !spec.routes.is_empty();
+    let most = if routed { 100 } else { 50 };
     let mut last = 0;
     let mut steps = Vec::new();
     for (index, step) in spec.steps.iter().enumerate() {
         let field = format!("steps[{index}]");
-        steps.push(match step {
-            StepSpec { weight: Some(weight), bake, approval: None } => {
+        let step = one_step(&field, step)?;
+        match &step {
+            Step::Bake { lets: Lets::Weight(weight), .. } => {
                 if !(1..=most).contains(weight) {
                     return Err(invalid(field + ".weight", format!("from 1 to {most}"), weight));
                 }
@@ -163,16 +253,48 @@ fn steps(spec: &RolloutSpec) -> Result<Vec<Step>, Invalid> {
                     return Err(invalid(field + ".weight", format!("at least {last}, the weight before"), weight));
                 }
                 last = *weight;
-                Step::Weight { weight: *weight, bake: bake.unwrap_or_default() }
             }
-            StepSpec { weight: None, bake: None, approval: Some(_) } => Step::Approval,
-            _ => return Err(invalid(field, "a weight (with bake), or approval", "another mix")),
-        });
+            Step::Bake { .. } if !routed => {
+                return Err(invalid("routes", format!("a route, for {field}"), "none"));
+            }
+            Step::Bake { lets: Lets::Mirror(_), .. } if steps.iter().any(is_seen_by_callers) => {
+                return Err(invalid(field + ".mirror", "to come before any weight and match", "one before it"));
+            }
+            _ => {}
+        }
+        steps.push(step);
     }
-    if last == 0 {
-        return Err(invalid("steps", "at least one step with a weight", "none"));
+    let previews = steps.iter().filter(|step| matches!(step, Step::Bake { lets: Lets::Preview(_), .. })).count();
+    let others = steps.iter().filter(|step| !matches!(step, Step::Approval)).count() - previews;
+    match (previews, others) {
+        (0, 0) => Err(invalid("steps", "at least one step with a weight (or match, mirror, blueGreen)", "none")),
+        (0, _) | (1, 0) => Ok(steps),
+        _ => Err(invalid("steps", "one blueGreen with nothing but approvals beside it", "other steps")),
     }
-    Ok(steps)
+}
+
+/// Callers get answers of the canary in this step.
+fn is_seen_by_callers(step: &Step) -> bool {
+    matches!(step, Step::Bake { lets: Lets::Weight(_) | Lets::Match(_), .. })
+}
+
+fn one_step(field: &str, step: &StepSpec) -> Result<Step, Invalid> {
+    let lets = [
+        step.weight.map(Lets::Weight),
+        step.matches.clone().map(Lets::Match),
+        step.mirror.clone().map(Lets::Mirror),
+        step.blue_green.clone().map(Lets::Preview),
+    ];
+    let mut lets = lets.into_iter().flatten();
+    match (lets.next(), lets.next(), &step.approval) {
+        (Some(lets), None, None) => Ok(Step::Bake { lets, bake: step.bake.unwrap_or_default(), pods: step.pods }),
+        (None, None, Some(_)) if step.bake.is_none() && step.pods.is_none() => Ok(Step::Approval),
+        _ => Err(invalid(
+            field,
+            "exactly one of weight, match, mirror, blueGreen (with bake) and approval",
+            "another mix",
+        )),
+    }
 }
 
 #[cfg(test)]

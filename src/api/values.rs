@@ -21,6 +21,12 @@ pub struct ValueError {
     found: String,
 }
 
+impl ValueError {
+    pub(super) fn new(expected: &'static str, found: &str) -> Self {
+        Self { expected, found: found.chars().take(40).collect() }
+    }
+}
+
 const DURATION: &str = "a duration such as 250ms, 10s, 1m30s, 2h or 1d";
 const PERCENT: &str = "a percent with its sign, such as 99.5%";
 const DURATION_PATTERN: &str = "^([0-9]{1,6}(ms|s|m|h|d)){1,5}$";
@@ -51,7 +57,7 @@ impl Percent {
 impl FromStr for Millis {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let wrong = || ValueError { expected: DURATION, found: text.chars().take(40).collect() };
+        let wrong = || ValueError::new(DURATION, text);
         let mut total = 0u64;
         let mut rest = text;
         if rest.is_empty() {
@@ -80,7 +86,7 @@ impl FromStr for Millis {
 impl FromStr for Percent {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let wrong = || ValueError { expected: PERCENT, found: text.chars().take(40).collect() };
+        let wrong = || ValueError::new(PERCENT, text);
         let number = text.strip_suffix('%').ok_or_else(wrong)?;
         if number.is_empty() || !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
             return Err(wrong());

@@ -55,6 +55,14 @@ enum Command {
     Abort(Target),
     /// Approve the step that the run waits at.
     Approve(Target),
+    /// Promote the run at once, without what is left of its steps. A bad verdict still takes the traffic back.
+    Promote {
+        #[command(flatten)]
+        target: Target,
+        /// Now: there is no other way to promote by hand.
+        #[arg(long, required = true)]
+        now: bool,
+    },
     /// Try a refused version again.
     Retry(Target),
     /// Take the Deployment's template back to the version that serves (kubectl rollout undo refuses a paused one).
@@ -107,6 +115,9 @@ struct ControllerArgs {
     /// Who this controller is in the lease: its pod's name.
     #[arg(long, env = "POD_NAME", default_value = "serin")]
     identity: String,
+    /// Hosts that HTTP gates may reach, comma separated: NAME or *.DOMAIN, each with :PORT or without. None if left out.
+    #[arg(long, env = "SERIN_GATE_HOSTS", value_delimiter = ',')]
+    gate_hosts: Vec<String>,
     /// Format of the logs.
     #[arg(long, env = "SERIN_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -127,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Resume(target) => on_runtime(people::pause(target.rollout, target.namespace, false)),
         Command::Abort(target) => on_runtime(people::abort(target.rollout, target.namespace)),
         Command::Approve(target) => on_runtime(people::approve(target.rollout, target.namespace)),
+        Command::Promote { target, now: _ } => on_runtime(people::promote(target.rollout, target.namespace)),
         Command::Undo(target) => on_runtime(workload::undo(target.rollout, target.namespace)),
         Command::Restart(target) => on_runtime(workload::restart(target.rollout, target.namespace)),
         Command::Retry(target) => on_runtime(people::retry(target.rollout, target.namespace)),
@@ -164,6 +176,7 @@ fn controller(args: ControllerArgs) -> Result<(), String> {
         lease_namespace: args.lease_namespace,
         lease_name: args.lease_name,
         identity: args.identity,
+        gate_hosts: controller::AllowedHosts(args.gate_hosts.into_iter().filter(|host| !host.is_empty()).collect()),
     };
     on_runtime(async { controller::run(settings).await.map_err(|error| error.to_string()) })
 }

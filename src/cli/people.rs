@@ -80,6 +80,12 @@ pub(super) async fn approve(rollout: String, namespace: Option<String>) -> Resul
     say(&api, &run, json!({"approved": step}), &format!("step {step} approved")).await
 }
 
+pub(super) async fn promote(rollout: String, namespace: Option<String>) -> Result<(), String> {
+    let api = runs(namespace).await?;
+    let run = under_way(&api, &rollout).await?;
+    say(&api, &run, json!({"promote": true}), "will be promoted without what is left of its steps").await
+}
+
 pub(super) async fn retry(rollout: String, namespace: Option<String>) -> Result<(), String> {
     let api = runs(namespace).await?;
     let run = newest(&api, &rollout).await?;

@@ -27,8 +27,8 @@ use super::{
     world::{Kind, World},
 };
 use crate::{
-    api::{Rollout, RolloutRun},
-    traffic::{HttpRoute, Service},
+    api::{Rollout, RolloutRun, RouteRef},
+    traffic::{GrpcRoute, HttpRoute, Route, RouteKind, Service},
     workload::{Deployment, Pod, ReplicaSet},
 };
 
@@ -64,7 +64,7 @@ pub(super) struct Namespace {
     pods: Store<Pod>,
     services: Store<Service>,
     endpoint_slices: Store<EndpointSlice>,
-    routes: Mutex<Option<Store<HttpRoute>>>,
+    routes: Mutex<Routes>,
     pending: Mutex<HashMap<String, Vec<Pending>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     client: Client,
@@ -144,7 +144,7 @@ impl Namespace {
             pods: cache!(Pod),
             services: cache!(Service),
             endpoint_slices: cache!(EndpointSlice),
-            routes: Mutex::new(None),
+            routes: Mutex::default(),
             pending: Mutex::default(),
             tasks: Mutex::new(tasks),
             rollouts: rollouts.clone(),
@@ -154,21 +154,25 @@ impl Namespace {
         }
     }
 
-    /// Routes are watched only where a Rollout names one: a cluster may have no Gateway API.
-    fn routes(&self) -> Store<HttpRoute> {
+    /// Routes are watched only where a Rollout names one: a cluster may have no Gateway API, or no GRPCRoutes.
+    fn http_routes(&self) -> Store<HttpRoute> {
+        self.routes_of(|routes| &mut routes.http)
+    }
+
+    fn grpc_routes(&self) -> Store<GrpcRoute> {
+        self.routes_of(|routes| &mut routes.grpc)
+    }
+
+    fn routes_of<K: Cached>(&self, which: impl Fn(&mut Routes) -> &mut Option<Store<K>>) -> Store<K> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        routes
+        which(&mut routes)
             .get_or_insert_with(|| {
                 let (rollouts, triggers) = (self.rollouts.clone(), self.triggers.clone());
-                let (store, task) = watch::<HttpRoute>(
-                    &self.client,
-                    &self.name,
-                    Box::new(move || {
-                        for rollout in rollouts.state() {
-                            let _ = triggers.send(ObjectRef::from_obj(rollout.as_ref()));
-                        }
-                    }),
-                );
+                let (store, task) = watch::<K>(&self.client, &self.name, move || {
+                    for rollout in rollouts.state() {
+                        let _ = triggers.send(ObjectRef::from_obj(rollout.as_ref()));
+                    }
+                });
                 self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
                 store
             })
@@ -176,7 +180,7 @@ impl Namespace {
     }
 
     /// Every cache has had its first list.
-    pub async fn ready(&self, routed: bool) -> bool {
+    pub async fn ready(&self, routes: &[RouteRef]) -> bool {
         let wait = async {
             let _ = self.rollouts.wait_until_ready().await;
             let _ = self.runs.wait_until_ready().await;
@@ -185,8 +189,11 @@ impl Namespace {
             let _ = self.pods.wait_until_ready().await;
             let _ = self.services.wait_until_ready().await;
             let _ = self.endpoint_slices.wait_until_ready().await;
-            if routed {
-                let _ = self.routes().wait_until_ready().await;
+            if names(routes, RouteKind::Http) {
+                let _ = self.http_routes().wait_until_ready().await;
+            }
+            if names(routes, RouteKind::Grpc) {
+                let _ = self.grpc_routes().wait_until_ready().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(5), wait).await.is_ok()
@@ -213,7 +220,8 @@ impl Namespace {
             Kind::Deployment => shows(&self.deployments, &self.name, write),
             Kind::ReplicaSet => shows(&self.replica_sets, &self.name, write),
             Kind::Service => shows(&self.services, &self.name, write),
-            Kind::HttpRoute => shows(&self.routes(), &self.name, write),
+            Kind::HttpRoute => shows(&self.http_routes(), &self.name, write),
+            Kind::GrpcRoute => shows(&self.grpc_routes(), &self.name, write),
         }
     }
 
@@ -229,12 +237,15 @@ impl Namespace {
             (Some(deployment), Some(labels)) => deployment.spec.selector.selects(labels),
             _ => false,
         };
-        let routed =
-            !rollout.spec.routes.is_empty() || runs.last().is_some_and(|run| !run.spec.policy.routes.is_empty());
-        let routes = match routed {
-            true => owned(self.routes().state()),
-            false => Vec::new(),
-        };
+        let of_run = runs.last().map(|run| run.spec.policy.routes.as_slice()).unwrap_or_default();
+        let named = |kind| names(&rollout.spec.routes, kind) || names(of_run, kind);
+        let mut routes: Vec<Route> = Vec::new();
+        if named(RouteKind::Http) {
+            routes.extend(owned(self.http_routes().state()).into_iter().map(Route::from));
+        }
+        if named(RouteKind::Grpc) {
+            routes.extend(owned(self.grpc_routes().state()).into_iter().map(Route::from));
+        }
         let run_uids: Vec<String> = runs.iter().filter_map(|run| run.metadata.uid.clone()).collect();
         // Without the Deployment, what its runs own is still ours to clear away.
         let of_runs = |set: &ReplicaSet| {
@@ -269,6 +280,17 @@ impl Namespace {
     pub fn run(&self, name: &str) -> Option<Arc<RolloutRun>> {
         self.runs.get(&ObjectRef::new(name).within(&self.name))
     }
+}
+
+/// Routes by kind.
+#[derive(Default)]
+struct Routes {
+    http: Option<Store<HttpRoute>>,
+    grpc: Option<Store<GrpcRoute>>,
+}
+
+fn names(routes: &[RouteRef], kind: RouteKind) -> bool {
+    routes.iter().any(|route| route.kind == kind.as_str())
 }
 
 fn owned<K: Clone>(items: Vec<Arc<K>>) -> Vec<K> {
@@ -330,7 +352,7 @@ fn follow<K: Cached>(
     told: impl Fn(&watcher::Event<K>) + Send + 'static,
 ) -> JoinHandle<()> {
     let api = Api::<K>::namespaced(client.clone(), namespace);
-    let keeps_managers = matches!(K::kind(&()).as_ref(), "Service" | "HTTPRoute");
+    let keeps_managers = matches!(K::kind(&()).as_ref(), "Service" | "HTTPRoute" | "GRPCRoute");
     let stream = watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(move |object| {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{Policy, RolloutRun, RolloutRunStatus, names, validate},
-    engine::{self, Action, Decision, Governance, Governed, LastRun, Latch, Traffic},
+    engine::{self, Action, Decision, Gates, Governance, Governed, LastRun, Latch, Traffic},
     evidence::{Evidence, Silent, Split},
     workload::owner_of,
 };
@@ -163,6 +163,7 @@ pub fn seen(evidence: &Evidence, split: &Split, blind: Option<String>) -> Seen {
             excess_failed: excess.fold(0.0, f64::max),
         },
         judgements,
+        gates: Gates::new(),
     }
 }
 

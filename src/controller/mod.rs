@@ -4,6 +4,7 @@
 //! [`Write`]s) -> send. The simulation uses the same `observe` and `plan` against a model of the API server.
 
 mod caches;
+mod gatekeeper;
 mod lease;
 mod look;
 mod metrics;
@@ -16,6 +17,7 @@ mod shell;
 mod start;
 mod world;
 
+pub use gatekeeper::AllowedHosts;
 pub use look::{Looked, Moved, look_after, move_run, seen, to_close};
 pub use observe::{Seen, arm_of, governed_workload, observe, troubles};
 pub use plan::{PlanError, plan};

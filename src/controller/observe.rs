@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::world::World;
+use super::{plan::originals, world::World};
 use crate::{
-    api::{RolloutRun, names},
-    engine::{Arm, ArmOwner, Latch, Pinned, RouteView, Snapshot, Traffic, Trouble, WorkloadView, reasons},
+    api::{RolloutRun, Share, names},
+    engine::{Arm, ArmOwner, Gates, Latch, Pinned, RouteView, Snapshot, Traffic, Trouble, WorkloadView, reasons},
     evidence::Judgement,
     traffic::{self, Service},
     workload::{Deployment, Pod, ReplicaSet, hash_of, owner_of, template},
@@ -25,6 +25,8 @@ pub struct Seen {
     pub traffic: Traffic,
     /// Verdicts.
     pub judgements: Vec<Judgement>,
+    /// What gates have answered.
+    pub gates: Gates,
 }
 
 /// One look at a run.
@@ -32,15 +34,13 @@ pub fn observe(world: &World, run: &RolloutRun, seen: &Seen) -> Snapshot {
     let canary_service =
         world.canary_service(run).map(|service| ready(world, service).get(&run.spec.to.hash).copied().unwrap_or(0));
     let wanted = &run.spec.policy.routes;
-    let routes = wanted
-        .iter()
-        .filter_map(|wanted| world.routes.iter().find(|route| route.metadata.name.as_ref() == Some(&wanted.name)));
+    let known = originals(run);
+    let routes = wanted.iter().filter_map(|wanted| world.routes.iter().find(|route| route.is(wanted)));
     let routes = routes.map(|route| {
-        let apex = &run.spec.policy.service;
         let verdict = traffic::accepted(route);
         RouteView {
-            name: route.metadata.name.clone().unwrap_or_default(),
-            weight: declared_as_none(route, run, traffic::shape(route, apex, &names::canary_service(apex)).weight),
+            name: format!("{} {}", route.kind.as_str(), route.metadata.name.as_deref().unwrap_or_default()),
+            share: declared_as_none(route, &known, traffic::shown(route, run, &known)),
             accepted: verdict.is_ok(),
             message: verdict.err().unwrap_or_default(),
             owned: traffic::is_owned(&route.metadata),
@@ -57,17 +57,16 @@ pub fn observe(world: &World, run: &RolloutRun, seen: &Seen) -> Snapshot {
         routes: routes.collect(),
         traffic: seen.traffic.clone(),
         judgements: seen.judgements.clone(),
+        gates: seen.gates.clone(),
         troubles: troubles(world, Some(run)),
     }
 }
 
 /// A pre-declared canary reference at weight 0 is how its owner wrote the route: nothing of ours is in it.
-fn declared_as_none(route: &traffic::HttpRoute, run: &RolloutRun, weight: Option<u32>) -> Option<u32> {
+fn declared_as_none(route: &traffic::Route, known: &traffic::Originals, share: Option<Share>) -> Option<Share> {
     let prefix = format!("{}/", route.metadata.name.as_deref().unwrap_or_default());
-    let originals = run.status.as_ref().map(|status| &status.original_weights);
-    let declared =
-        originals.is_some_and(|all| all.iter().any(|(key, value)| key.starts_with(&prefix) && value == "\"declared\""));
-    weight.filter(|weight| !(declared && *weight == 0))
+    let declared = known.iter().any(|(key, value)| key.starts_with(&prefix) && value == "declared");
+    share.filter(|share| !(declared && share.is_none()))
 }
 
 /// The Deployment.
@@ -268,20 +267,20 @@ pub fn troubles(world: &World, run: Option<&RolloutRun>) -> Vec<Trouble> {
         }
     }
     for wanted in &spec.routes {
-        match world.routes.iter().find(|route| route.metadata.name.as_ref() == Some(&wanted.name)) {
+        match world.routes.iter().find(|route| route.is(wanted)) {
             None => say(
                 reasons::ROUTE_MISSING,
                 format!(
-                    "expected HTTPRoute {} in this namespace, found none: create it, or correct spec.routes",
-                    wanted.name
+                    "expected {} {} in this namespace, found none: create it, or correct spec.routes",
+                    wanted.kind, wanted.name
                 ),
             ),
-            Some(route) if traffic::shape(route, &spec.service, "").rules == 0 => {
+            Some(route) if traffic::rules_of(route, &spec.service) == 0 => {
                 say(
                     reasons::ROUTE_MISMATCH,
                     format!(
-                        "HTTPRoute {} has no rule whose backendRefs name Service {}: add one, or correct spec.routes or spec.service",
-                        wanted.name, spec.service
+                        "{} {} has no rule whose backendRefs name Service {}: add one, or correct spec.routes or spec.service",
+                        wanted.kind, wanted.name, spec.service
                     ),
                 );
             }

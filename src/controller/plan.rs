@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::{
     observe::{DEADLINE, OURS, is_borrowed},
-    world::{Kind, Verb, World, Write},
+    world::{Kind, Verb, World, Write, phase_of},
 };
 use crate::{
-    api::{RolloutRun, Version, names},
+    api::{Phase, RolloutRun, Share, Version, names},
     engine::Action,
     traffic::{self, Originals},
     workload::{self, Deployment, ReplicaSet, hash_of, owner_of, template},
@@ -87,8 +87,8 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
         Action::EnsureCanary { replicas } => ensure_canary(world, run_of()?, *replicas),
         Action::RemoveCanary => Ok(remove_canary(world, run_of()?)),
         Action::ReturnBorrowed => Ok(return_borrowed(world)),
-        Action::AddToRoutes => Ok(set_weight(world, run_of()?, None)),
-        Action::SetWeight { weight } => Ok(set_weight(world, run_of()?, Some(*weight))),
+        Action::AddToRoutes => Ok(set_share(world, run_of()?, None)),
+        Action::SetWeight(share) => Ok(set_share(world, run_of()?, Some(*share))),
         Action::Disown => Ok(disown(world, run_of()?)),
         Action::ClearRoutes => Ok(clear_routes(world, run_of()?)),
         Action::HandOver => {
@@ -115,7 +115,9 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
             "Serin: the earlier failure is history",
             now,
         )),
-        Action::StartRun => one(start_run(world, deployment()?)?),
+        // Not a write to the objects of the run: the gatekeeper asks.
+        Action::AskGate { .. } => Ok(Vec::new()),
+        Action::StartRun => one(start_run(world, deployment()?, now)?),
         Action::ForgetRun { run } => {
             let run = world.runs.iter().find(|other| other.metadata.name.as_ref() == Some(run));
             Ok(run.map(|run| Write::delete(Kind::RolloutRun, &run.metadata)).into_iter().collect())
@@ -245,7 +247,8 @@ fn return_borrowed(world: &World) -> Vec<Write> {
     ours.map(|set| Write::patch(Kind::ReplicaSet, &set.metadata, workload::give_back(set))).collect()
 }
 
-fn originals(run: &RolloutRun) -> Originals {
+/// How the routes were before the run, as its status has it.
+pub(super) fn originals(run: &RolloutRun) -> Originals {
     let kept = run.status.as_ref().map(|status| &status.original_weights);
     kept.into_iter().flatten().filter_map(|(key, text)| Some((key.clone(), serde_json::from_str(text).ok()?))).collect()
 }
@@ -253,25 +256,23 @@ fn originals(run: &RolloutRun) -> Originals {
 /// `None` adds the canary's reference at weight 0 where there is none.
 ///
 /// Before the first weight the routes' own weights are written into the run's status, so that they can be put back.
-fn set_weight(world: &World, run: &RolloutRun, weight: Option<u32>) -> Vec<Write> {
-    let apex = &run.spec.policy.service;
-    let canary = names::canary_service(apex);
+fn set_share(world: &World, run: &RolloutRun, share: Option<Share>) -> Vec<Write> {
+    let wanted = traffic::Wanted::of(run, share.unwrap_or_default());
     let mut known = originals(run);
     let before = known.len();
     let mut writes = Vec::new();
     for route in routes(world, run) {
-        let shape = traffic::shape(route, apex, &canary);
-        let done = match weight {
-            None => shape.weight.is_some(),
-            Some(0) => shape.weight.is_none_or(|is| is == 0),
-            Some(_) => shape.weight == weight,
+        let shown = traffic::shown(route, run, &known);
+        let done = match share {
+            None => shown.is_some(),
+            Some(share) => shown.unwrap_or_default() == share,
         };
-        if shape.rules == 0 || done {
+        if done || traffic::rules_of(route, wanted.apex) == 0 {
             continue;
         }
-        let (patch, originals) = traffic::set_weight(route, apex, &canary, weight.unwrap_or(0), &known);
+        let (patch, originals) = traffic::set_share(route, &wanted, &known);
         known = originals;
-        writes.push(Write::patch(Kind::HttpRoute, &route.metadata, patch));
+        writes.push(Write::patch(route.kind.into(), &route.metadata, patch));
     }
     if known.len() != before {
         let text: serde_json::Map<String, Value> =
@@ -292,23 +293,22 @@ fn set_weight(world: &World, run: &RolloutRun, weight: Option<u32>) -> Vec<Write
 fn clear_routes(world: &World, run: &RolloutRun) -> Vec<Write> {
     let apex = &run.spec.policy.service;
     let canary = names::canary_service(apex);
-    let ours = routes(world, run).filter(|route| traffic::shape(route, apex, &canary).weight.is_some());
-    ours.map(|route| {
-        Write::patch(Kind::HttpRoute, &route.metadata, traffic::clear(route, apex, &canary, &originals(run)))
-    })
-    .collect()
+    let known = originals(run);
+    let ours = routes(world, run).filter(|route| traffic::shown(route, run, &known).is_some());
+    ours.map(|route| Write::patch(route.kind.into(), &route.metadata, traffic::clear(route, apex, &canary, &known)))
+        .collect()
 }
 
 fn disown(world: &World, run: &RolloutRun) -> Vec<Write> {
-    let routes = routes(world, run).map(|route| (Kind::HttpRoute, &route.metadata));
+    let routes = routes(world, run).map(|route| (Kind::from(route.kind), &route.metadata));
     let services = world.selecting(run).into_iter().map(|service| (Kind::Service, &service.metadata));
     let owned = routes.chain(services).filter(|(_, metadata)| traffic::is_owned(metadata));
     owned.map(|(kind, metadata)| Write::patch(kind, metadata, traffic::disown(metadata))).collect()
 }
 
-fn routes<'a>(world: &'a World, run: &'a RolloutRun) -> impl Iterator<Item = &'a traffic::HttpRoute> {
+fn routes<'a>(world: &'a World, run: &'a RolloutRun) -> impl Iterator<Item = &'a traffic::Route> {
     let wanted = &run.spec.policy.routes;
-    world.routes.iter().filter(|route| wanted.iter().any(|wanted| Some(&wanted.name) == route.metadata.name.as_ref()))
+    world.routes.iter().filter(|route| wanted.iter().any(|wanted| route.is(wanted)))
 }
 
 /// The condition by which `kubectl rollout status` ends.
@@ -336,7 +336,7 @@ fn progressing(deployment: &Deployment, status: &str, reason: &str, message: &st
 }
 
 /// A run for the Deployment's template: its name is the next number, so that two controllers create one run.
-fn start_run(world: &World, deployment: &Deployment) -> Result<Write, PlanError> {
+fn start_run(world: &World, deployment: &Deployment, now: Timestamp) -> Result<Write, PlanError> {
     let rollout = world.rollout.metadata.name.clone().unwrap_or_default();
     let number = world.runs.iter().filter_map(|run| number_of(&rollout, run)).max().unwrap_or(0) + 1;
     let name = format!("{rollout}-{number}");
@@ -367,7 +367,8 @@ fn start_run(world: &World, deployment: &Deployment) -> Result<Write, PlanError>
         images: template::images(&deployment.spec.template),
     });
     let owner = &world.rollout.metadata;
-    let body = json!({
+    let straight = served_lately(world, &to, serving, now);
+    let mut body = json!({
         "apiVersion": names::API_VERSION, "kind": "RolloutRun",
         "metadata": {
             "name": name, "namespace": owner.namespace, "finalizers": [names::FINALIZER],
@@ -376,9 +377,38 @@ fn start_run(world: &World, deployment: &Deployment) -> Result<Write, PlanError>
                                  "blockOwnerDeletion": true, "name": owner.name, "uid": owner.uid}]
         },
         "spec": {"rolloutRef": {"name": owner.name}, "from": version(serving), "to": to, "policy": world.rollout.spec,
-                 "paused": false, "abort": false, "approved": 0, "retry": false}
+                 "paused": false, "abort": false, "approved": 0, "promote": false, "retry": false}
     });
+    if straight {
+        body["spec"]["straight"] = json!(true);
+    }
     Ok(Write { kind: Kind::RolloutRun, name, verb: Verb::Create(body) })
+}
+
+/// The policy's rollbackWindow has this version in it: it was promoted lately, by the record of runs, or is one of the
+/// last versions by the Deployment's history; and no run has refused it since.
+fn served_lately(world: &World, to: &Version, serving: &ReplicaSet, now: Timestamp) -> bool {
+    let Some(window) = &world.rollout.spec.rollback_window else { return false };
+    let ended = |run: &&RolloutRun| run.spec.to.template == to.template && phase_of(run).is_terminal();
+    let last =
+        world.runs.iter().rev().filter(ended).find(|run| matches!(phase_of(run), Phase::Succeeded | Phase::RolledBack));
+    if last.is_some_and(|run| phase_of(run) == Phase::RolledBack) {
+        return false;
+    }
+    let promoted = last.and_then(|run| run.status.as_ref()?.finished_at.clone());
+    let within = window
+        .within
+        .zip(promoted)
+        .is_some_and(|(within, promoted)| now.duration_since(promoted.0).as_secs_f64() < within.as_secs_f64());
+    let revision = |set: &ReplicaSet| {
+        let annotations = set.metadata.annotations.as_ref()?;
+        annotations.get(names::REVISION_ANNOTATION)?.parse::<i64>().ok()
+    };
+    let of_version = world.set(&to.hash).and_then(revision);
+    let Some(of_version) = of_version else { return within };
+    let before = revision(serving).unwrap_or(i64::MAX);
+    let newer = world.replica_sets.iter().filter_map(revision).filter(|other| *other > of_version && *other < before);
+    within || window.versions.is_some_and(|versions| newer.count() < usize::try_from(versions).unwrap_or(usize::MAX))
 }
 
 /// The number in a run's name.

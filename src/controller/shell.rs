@@ -17,6 +17,7 @@ use kube::{
 
 use super::{
     caches::{Caches, Namespace},
+    gatekeeper::Gatekeeper,
     look::{Looked, look_after, move_run, to_close},
     metrics::Metrics,
     observe::Seen,
@@ -46,6 +47,7 @@ pub(super) struct Shell {
     pub caches: Caches,
     pub sender: Sender,
     pub scraper: Arc<Scraper>,
+    pub gatekeeper: Arc<Gatekeeper>,
     /// For what may repeat; see `tell`.
     pub recorder: Recorder,
     pub reporter: Reporter,
@@ -115,7 +117,7 @@ impl Shell {
     async fn look(self: &Arc<Self>, rollout: &Rollout) -> Result<Next, LookError> {
         let (namespace_name, name) = (rollout.namespace().unwrap_or_default(), rollout.name_any());
         let namespace = self.caches.namespace(&namespace_name);
-        if !namespace.ready(!rollout.spec.routes.is_empty()).await {
+        if !namespace.ready(&rollout.spec.routes).await {
             tracing::warn!(
                 namespace = namespace_name,
                 "the caches are not filled yet (is the Gateway API installed, may we watch?)"
@@ -212,11 +214,27 @@ impl Look<'_> {
     /// In order, stopping at the first failure.
     async fn apply(&self, actions: &[Action], run: Option<&RolloutRun>) -> Result<(), LookError> {
         for action in actions {
+            if let (Action::AskGate { gate, attempt }, Some(run)) = (action, run) {
+                self.ask(run, gate, *attempt);
+            }
             for write in plan(action, self.world, run, self.now)? {
                 self.send(&write).await?;
             }
         }
         Ok(())
+    }
+
+    fn ask(&self, run: &RolloutRun, gate: &str, attempt: u32) {
+        let Ok(policy) = validate(&run.spec.policy) else { return };
+        self.shell.gatekeeper.ask(run, &policy, gate, attempt, self.trigger());
+    }
+
+    /// Has the Rollout looked at again.
+    fn trigger(&self) -> impl Fn() + Send + Sync + 'static {
+        let trigger = self.shell.trigger.clone();
+        let about = kube::runtime::reflector::ObjectRef::from_obj(&self.world.rollout);
+        // The receiver is gone only when the controller ends.
+        move || drop(trigger.send(about.clone()))
     }
 
     /// Moves the run under way. Returns its status as it is now.
@@ -229,10 +247,12 @@ impl Look<'_> {
                 return Ok(before);
             }
         };
-        let (seen, ledger) = self.look_through(run, &policy)?;
+        let (mut seen, ledger) = self.look_through(run, &policy)?;
+        seen.gates = self.shell.gatekeeper.answers(&run.uid().unwrap_or_default());
         let moved = move_run(&policy, self.world, run, &seen, ledger, self.figures_due(run), self.now);
         if moved.decision.status.phase.unwrap_or_default().is_terminal() {
             self.shell.sensors().remove(&run.uid().unwrap_or_default());
+            self.shell.gatekeeper.forget(&run.uid().unwrap_or_default());
         }
         self.shell.metrics.run(run, &moved.decision.status);
         let written = match &moved.status {
@@ -266,18 +286,13 @@ impl Look<'_> {
             let Some(port) = template.and_then(|template| port_of(template, policy)) else {
                 return Ok((Seen::default(), None));
             };
-            let (trigger, about) =
-                (self.shell.trigger.clone(), kube::runtime::reflector::ObjectRef::from_obj(&self.world.rollout));
             let sensor = Sensor::start(
                 run,
                 policy,
                 port,
                 Arc::clone(self.namespace),
                 Arc::clone(&self.shell.scraper),
-                move || {
-                    // The receiver is gone only when the controller ends.
-                    let _ = trigger.send(about.clone());
-                },
+                self.trigger(),
             )?;
             sensors.insert(uid.clone(), Watched { sensor, saved: Instant::now(), figures: Instant::now() });
         }

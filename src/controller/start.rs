@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     caches::Caches,
+    gatekeeper::{AllowedHosts, Gatekeeper},
     lease::Election,
     metrics::Metrics,
     send::{Leading, Sender},
@@ -43,6 +44,8 @@ pub struct Settings {
     pub lease_name: String,
     /// Who we are in the lease: the pod's name.
     pub identity: String,
+    /// Hosts that HTTP gates may reach.
+    pub gate_hosts: AllowedHosts,
 }
 
 /// Why the controller could not run, or ended.
@@ -57,6 +60,9 @@ pub enum StartError {
     /// The scraper could not be made.
     #[error(transparent)]
     Scraper(#[from] ScraperError),
+    /// The client for HTTP gates could not be made.
+    #[error("could not make a client for HTTP gates: {0}")]
+    Gatekeeper(#[source] reqwest::Error),
     /// The port is taken.
     #[error("could not listen on {0}: {1}; choose another with --listen")]
     Listen(SocketAddr, #[source] std::io::Error),
@@ -148,6 +154,8 @@ async fn govern_all(
 ) -> Result<(), StartError> {
     let reporter = Reporter { controller: names::MANAGER.into(), instance: Some(settings.identity.clone()) };
     let scraper = Arc::new(Scraper::new(ScrapeSettings::default())?);
+    let gatekeeper = Gatekeeper::new(client.clone(), settings.gate_hosts.clone(), leading.clone());
+    let gatekeeper = Arc::new(gatekeeper.map_err(StartError::Gatekeeper)?);
     let scopes = match settings.namespaces.as_slice() {
         [] => vec![Api::<Rollout>::all(client.clone())],
         some => some.iter().map(|name| Api::namespaced(client.clone(), name)).collect(),
@@ -160,6 +168,7 @@ async fn govern_all(
             recorder: Recorder::new(client.clone(), reporter.clone()),
             reporter: reporter.clone(),
             scraper: Arc::clone(&scraper),
+            gatekeeper: Arc::clone(&gatekeeper),
             metrics: Arc::clone(&metrics),
             latch: settings.latch,
             sensors: std::sync::Mutex::default(),

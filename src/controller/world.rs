@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     api::{Phase, Rollout, RolloutRun, names},
-    traffic::{HttpRoute, Service},
+    traffic::{Route, RouteKind, Service},
     workload::{Deployment, Pod, ReplicaSet, hash_of},
 };
 
@@ -29,7 +29,7 @@ pub struct World {
     /// EndpointSlices of the namespace.
     pub endpoint_slices: Vec<EndpointSlice>,
     /// The policy's routes, as far as they exist.
-    pub routes: Vec<HttpRoute>,
+    pub routes: Vec<Route>,
 }
 
 /// Kinds that Serin writes.
@@ -47,6 +47,17 @@ pub enum Kind {
     Service,
     /// gateway.networking.k8s.io HTTPRoute.
     HttpRoute,
+    /// gateway.networking.k8s.io GRPCRoute.
+    GrpcRoute,
+}
+
+impl From<RouteKind> for Kind {
+    fn from(kind: RouteKind) -> Self {
+        match kind {
+            RouteKind::Http => Self::HttpRoute,
+            RouteKind::Grpc => Self::GrpcRoute,
+        }
+    }
 }
 
 /// What a write does.
@@ -85,7 +96,8 @@ impl Kind {
             Self::Deployment => "Deployment",
             Self::ReplicaSet => "ReplicaSet",
             Self::Service => "Service",
-            Self::HttpRoute => "HTTPRoute",
+            Self::HttpRoute => RouteKind::Http.as_str(),
+            Self::GrpcRoute => RouteKind::Grpc.as_str(),
         }
     }
 }

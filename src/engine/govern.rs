@@ -237,6 +237,16 @@ fn with_other_template(governed: &Governed<'_>, workload: &WorkloadView, actions
     if let Some(trouble) = governed.troubles.first() {
         return Standing::stalled(trouble.reason, trouble.message.clone());
     }
+    if governed.rollout.spec.suspend {
+        return Standing {
+            phase: "Suspended".into(),
+            message: "a new version is there and is held: spec.suspend is true; set it to false to release it".into(),
+            ready: false,
+            reconciling: false,
+            stalled: false,
+            reason: reasons::SUSPENDED,
+        };
+    }
     if let Some(run) = &governed.last
         && run.holds_borrowed
     {

@@ -11,10 +11,10 @@ mod weight;
 
 pub use govern::{Governance, Governed, LastRun, Latch, govern};
 pub use run::decide;
-pub use snapshot::{Arm, ArmOwner, Pinned, RouteView, Snapshot, Traffic, Trouble, WorkloadView};
+pub use snapshot::{Arm, ArmOwner, GateAnswer, Gates, Pinned, RouteView, Snapshot, Traffic, Trouble, WorkloadView};
 pub use weight::canary_replicas;
 
-use crate::api::RolloutRunStatus;
+use crate::api::{RolloutRunStatus, Share};
 
 /// One "make it so". Doing it twice does no harm.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,11 +61,8 @@ pub enum Action {
     ReturnBorrowed,
     /// Have the canary's reference in the routes at weight 0, so that gateways know its endpoints before its first request.
     AddToRoutes,
-    /// Give the canary this percent of requests in every rule of the routes that names the apex.
-    SetWeight {
-        /// Percent.
-        weight: u32,
-    },
+    /// Give the canary this share of requests in every rule of the routes that names the apex.
+    SetWeight(Share),
     /// Take the canary's reference out of the routes and put the weights back.
     ClearRoutes,
     /// Give up the ownership of fields of routes and Services that were put back, so that their owners can apply them
@@ -82,6 +79,13 @@ pub enum Action {
     },
     /// Take such a report back.
     ClearFailure,
+    /// Ask a gate (a Job or an HTTP service) of the run's policy, if it is not being asked.
+    AskGate {
+        /// The gate and where the run is: NAME@POINT.
+        gate: String,
+        /// Which time.
+        attempt: u32,
+    },
     /// Create a run for the Deployment's template.
     StartRun,
     /// Delete this finished run from the record.
@@ -98,7 +102,7 @@ pub enum Action {
 impl Action {
     /// Takes traffic away from the canary: done even when the status could not be written.
     pub fn is_retreat(&self) -> bool {
-        matches!(self, Self::SetWeight { weight: 0 })
+        matches!(self, Self::SetWeight(Share::NONE))
     }
 }
 

@@ -11,6 +11,8 @@ reasons! {
     STEP_STARTED = "StepStarted";
     /// The weight was reached.
     WEIGHT_SET = "WeightSet";
+    /// A person or the policy wanted no more steps.
+    STEPS_SKIPPED = "StepsSkipped";
     /// All steps are done.
     PROMOTING = "Promoting";
     /// The ReplicaSet went over to the Deployment.
@@ -37,6 +39,10 @@ reasons! {
     SILENT_ARM = "SilentArm";
     /// More requests failed than limits.failedRequests allows.
     FAILED_REQUESTS = "FailedRequests";
+    /// A gate said yes.
+    GATE_PASSED = "GatePassed";
+    /// A gate said no.
+    GATE_FAILED = "GateFailed";
     /// All canary pods were lost in the middle of the promotion.
     CANARY_LOST = "CanaryLost";
     /// The Rollout was deleted.
@@ -53,6 +59,8 @@ reasons! {
     STEP_TIMEOUT = "StepTimeout";
     /// The version that was deployed last serves.
     SERVING = "Serving";
+    /// The policy starts no runs.
+    SUSPENDED = "Suspended";
     /// A run is under way.
     RUN_UNDER_WAY = "RunUnderWay";
     /// The Deployment is at work on its own.

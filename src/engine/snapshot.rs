@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::evidence::Judgement;
+use crate::{api::Share, evidence::Judgement};
 
 /// One look at a run's objects and counts.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +25,24 @@ pub struct Snapshot {
     pub traffic: Traffic,
     /// Verdicts on the SLOs, in the policy's order. Empty before the first counts.
     pub judgements: Vec<Judgement>,
+    /// What gates that were asked have answered.
+    pub gates: Gates,
     /// What must be mended first.
     pub troubles: Vec<Trouble>,
+}
+
+/// By NAME@POINT and attempt. A gate that is not in it is not being asked.
+pub type Gates = BTreeMap<(String, u32), GateAnswer>;
+
+/// What a gate says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GateAnswer {
+    /// Nothing yet.
+    Running,
+    /// Yes, and in these words.
+    Passed(String),
+    /// No, and why.
+    Failed(String),
 }
 
 /// The Deployment.
@@ -120,8 +136,8 @@ pub struct Pinned {
 pub struct RouteView {
     /// Name.
     pub name: String,
-    /// The canary's percent as written in the route; `None` without a canary reference.
-    pub weight: Option<u32>,
+    /// The canary's share as written in the route; `None` without a canary reference.
+    pub share: Option<Share>,
     /// Serin is the field manager of something in it.
     pub owned: bool,
     /// Every gateway it is attached to has accepted this generation with its references.

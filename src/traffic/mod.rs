@@ -3,10 +3,11 @@
 //! Everything here is pure: objects in, JSON patches out, each with a `test` on exactly what was read, because `rules`
 //! and `backendRefs` are atomic lists.
 
+mod extra;
 mod objects;
 mod route;
 mod service;
 
-pub use objects::{HttpRoute, Service, ServiceSpec, changed_by, disown, is_owned};
-pub use route::{Originals, Shape, accepted, clear, set_weight, shape};
+pub use objects::{GrpcRoute, HttpRoute, Route, RouteKind, Service, ServiceSpec, changed_by, disown, is_owned};
+pub use route::{Originals, Wanted, accepted, clear, rules_of, set_share, shown};
 pub use service::{canary, pin, pinned, ready_by_hash, unpin};

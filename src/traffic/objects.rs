@@ -1,4 +1,4 @@
-//! Services and HTTPRoutes, as far as Serin looks at them.
+//! Services and routes, as far as Serin looks at them.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -7,7 +7,7 @@ use kube::{Resource, core::NamespaceResourceScope};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::api::names;
+use crate::api::{RouteRef, names};
 
 /// v1 Service.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -31,9 +31,32 @@ pub struct ServiceSpec {
     pub ports: Vec<Value>,
 }
 
-/// gateway.networking.k8s.io/v1 HTTPRoute; rules stay JSON, so that nothing of them is lost.
+/// Kinds of routes that carry weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RouteKind {
+    /// HTTPRoute.
+    #[default]
+    Http,
+    /// GRPCRoute.
+    Grpc,
+}
+
+impl RouteKind {
+    /// As objects spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTPRoute",
+            Self::Grpc => "GRPCRoute",
+        }
+    }
+}
+
+/// A route of gateway.networking.k8s.io/v1; rules stay JSON, so that nothing of them is lost.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct HttpRoute {
+pub struct Route {
+    /// Of this kind.
+    #[serde(skip)]
+    pub kind: RouteKind,
     #[serde(default)]
     pub metadata: ObjectMeta,
     #[serde(default)]
@@ -42,28 +65,57 @@ pub struct HttpRoute {
     pub status: Value,
 }
 
-impl Resource for HttpRoute {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-    fn kind(_: &()) -> Cow<'_, str> {
-        "HTTPRoute".into()
+impl Route {
+    /// A GRPCRoute.
+    pub fn is_grpc(&self) -> bool {
+        self.kind == RouteKind::Grpc
     }
-    fn group(_: &()) -> Cow<'_, str> {
-        "gateway.networking.k8s.io".into()
-    }
-    fn version(_: &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-    fn plural(_: &()) -> Cow<'_, str> {
-        "httproutes".into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+    /// The one that a policy names.
+    pub fn is(&self, wanted: &RouteRef) -> bool {
+        self.kind.as_str() == wanted.kind && self.metadata.name.as_ref() == Some(&wanted.name)
     }
 }
+
+/// One type for each kind, as the API server has one address for each.
+macro_rules! route_kind {
+    ($name:ident, $kind:expr, $plural:literal) => {
+        #[doc = concat!("What is read at ", $plural, ".")]
+        #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+        #[serde(transparent)]
+        pub struct $name(Route);
+
+        impl From<$name> for Route {
+            fn from(read: $name) -> Self {
+                Self { kind: $kind, ..read.0 }
+            }
+        }
+
+        impl Resource for $name {
+            type DynamicType = ();
+            type Scope = NamespaceResourceScope;
+            fn kind(_: &()) -> Cow<'_, str> {
+                $kind.as_str().into()
+            }
+            fn group(_: &()) -> Cow<'_, str> {
+                "gateway.networking.k8s.io".into()
+            }
+            fn version(_: &()) -> Cow<'_, str> {
+                "v1".into()
+            }
+            fn plural(_: &()) -> Cow<'_, str> {
+                $plural.into()
+            }
+            fn meta(&self) -> &ObjectMeta {
+                &self.0.metadata
+            }
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.0.metadata
+            }
+        }
+    };
+}
+route_kind!(HttpRoute, RouteKind::Http, "httproutes");
+route_kind!(GrpcRoute, RouteKind::Grpc, "grpcroutes");
 
 /// The field manager, other than Serin, that wrote the spec last.
 pub fn changed_by(metadata: &ObjectMeta) -> Option<String> {

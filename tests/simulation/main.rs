@@ -12,7 +12,7 @@ use model::{
     server::Kind,
     sim::{Setting, Sim},
 };
-use serin::engine::Action;
+use serin::{api::Share, engine::Action};
 
 /// In milliseconds that really passed: a contested route alone may hold a run for five minutes.
 const AT_MOST: i64 = 1_200_000;
@@ -124,7 +124,7 @@ mod found {
 mod sabotage {
     use serde_json::json;
 
-    use super::{AT_MOST, Action, Deed, Kind, Setting, Sim, check};
+    use super::{AT_MOST, Action, Deed, Kind, Setting, Share, Sim, check};
 
     fn broken(word: &str, leaves_out: fn(&Action) -> bool) -> String {
         let deeds = vec![(15_000, Deed::Release(format!("auth:v2-{word}")))];
@@ -146,7 +146,7 @@ mod sabotage {
 
     #[test]
     fn traffic_that_stays_is_noticed() {
-        let said = broken("bad", |action| matches!(action, Action::SetWeight { weight: 0 } | Action::ClearRoutes));
+        let said = broken("bad", |action| matches!(action, Action::SetWeight(Share::NONE) | Action::ClearRoutes));
         assert!(said.starts_with("I2"), "{said}");
     }
 

@@ -123,8 +123,17 @@ capabilities:
   verbs: [list, watch]
 # Weights.
 - apiGroups: [gateway.networking.k8s.io]
-  resources: [httproutes]
+  resources: [httproutes, grpcroutes]
   verbs: [list, watch, patch]
+{{- if .Values.gates.jobs }}
+# Gates: a Job is made and looked at; the end of its log is what it says.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [create, get]
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+{{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -4,6 +4,7 @@
 //! then the phase's own: prepare and shift, promote, roll back. Each answers with a [`Move`]; [`settle`] turns it into
 //! the status and the actions.
 
+mod gates;
 mod promote;
 mod retreat;
 mod rollback;
@@ -16,8 +17,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{Action, Decision, Note, Snapshot, reasons};
 use crate::{
     api::{
-        ArmRequests, Decided, Outcome, Phase, Policy, RolloutRunSpec, RolloutRunStatus, SloStatus, Stage, Waiting,
-        WaitingReason,
+        ArmRequests, Decided, GateStatus, Outcome, Phase, Policy, RolloutRunSpec, RolloutRunStatus, Share, SloStatus,
+        Stage, Waiting, WaitingReason,
     },
     evidence::Judgement,
 };
@@ -28,6 +29,8 @@ const CONTESTS: usize = 3;
 /// ... within this many seconds are no accident.
 const CONTEST_WINDOW: f64 = 300.0;
 const DECISIONS_KEPT: usize = 20;
+/// 20 gates before each of 50 steps are no use to anybody; what is dropped would be asked again.
+const GATES_KEPT: usize = 100;
 
 /// What a stage wants: the next place of the run and what must be made so there.
 #[derive(Clone, Debug)]
@@ -35,13 +38,15 @@ struct Move {
     phase: Phase,
     stage: Option<Stage>,
     step: u32,
-    /// Percent of all callers that shall reach the canary.
-    wanted: u32,
+    /// The callers that shall reach the canary.
+    wanted: Share,
     waiting: Option<(WaitingReason, String)>,
     outcome: Option<(Outcome, &'static str)>,
     message: String,
     actions: Vec<Action>,
     notes: Vec<Note>,
+    /// What is to be written down of gates.
+    gates: Vec<GateStatus>,
 }
 
 impl Move {
@@ -51,13 +56,18 @@ impl Move {
             phase: view.phase(),
             stage: view.before.stage,
             step: view.before.step,
-            wanted: view.before.weight.wanted,
+            wanted: view.before.weight.share(),
             waiting: None,
             outcome: None,
             message: String::new(),
             actions: Vec::new(),
             notes: Vec::new(),
+            gates: Vec::new(),
         }
+    }
+    fn gate(mut self, status: GateStatus) -> Self {
+        self.gates.push(status);
+        self
     }
     fn at_stage(mut self, stage: Stage) -> Self {
         self.stage = Some(stage);
@@ -134,11 +144,12 @@ fn settle(view: &View<'_>, next: Move) -> Decision {
         status.stage_since = next.stage.map(|_| now.clone());
     }
     status.weight.set = view.set_weight();
-    status.weight.wanted = next.wanted;
+    status.weight.ask(next.wanted);
     status.weight.seen = view.snapshot.traffic.seen.map(|percent| (percent * 10.0).round() / 10.0);
-    if next.phase == Phase::Shifting && view.in_force(next.wanted) && next.wanted == view.step_weight(next.step) {
+    let of_step = view.step_share(next.step);
+    if next.phase == Phase::Shifting && view.in_force(next.wanted, next.step) && next.wanted == of_step {
         status.step_since = status.step_since.or_else(|| Some(now.clone()));
-    } else if next.phase == Phase::Shifting && next.wanted < view.step_weight(next.step) {
+    } else if next.phase == Phase::Shifting && next.wanted != of_step {
         // The weight was taken back, all pods lost say: what was baked until then does not count.
         status.step_since = None;
     }
@@ -151,9 +162,16 @@ fn settle(view: &View<'_>, next: Move) -> Decision {
     }
 
     notes.extend(record_contests(view, &mut status));
-    status.confirmed =
-        view.routed().then(|| view.route_wanted(&status)).filter(|wanted| view.route_weight() == Some(*wanted));
+    let route_wanted = view.route_wanted(&status);
+    status.confirmed = (view.routed() && view.shows(route_wanted)).then_some(route_wanted.weight);
     status.pinned = view.pin_wanted(&status).filter(|hash| view.pinned_to(hash));
+
+    for said in next.gates {
+        status.gates.retain(|known| known.gate != said.gate);
+        status.gates.push(said);
+    }
+    let extra = status.gates.len().saturating_sub(GATES_KEPT);
+    status.gates.drain(..extra);
 
     excuse_people(view, &mut status, next.waiting.as_ref().map(|(reason, _)| *reason));
     status.waiting = next.waiting.map(|(reason, message)| {
@@ -214,10 +232,12 @@ fn record_contests(view: &View<'_>, status: &mut RolloutRunStatus) -> Vec<Note> 
 /// Holds that a person should hear of are told once, when they begin and when they end.
 fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<Note> {
     let loud = |reason| {
-        use WaitingReason::{Approval, Blocked, FewRequests, NoData, Paused, RouteContested, SharedFault, StepTimeout};
+        use WaitingReason::{
+            Approval, Blocked, FewRequests, Gate, NoData, Paused, RouteContested, SharedFault, StepTimeout,
+        };
         matches!(
             reason,
-            Approval | Blocked | FewRequests | NoData | Paused | RouteContested | SharedFault | StepTimeout
+            Approval | Gate | Blocked | FewRequests | NoData | Paused | RouteContested | SharedFault | StepTimeout
         )
     };
     let was = before.waiting.as_ref().map(|waiting| waiting.reason).filter(|reason| loud(*reason));
@@ -226,7 +246,7 @@ fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<
         (was, Some(waiting)) if was != Some(waiting.reason) => Some(Note {
             warning: !matches!(
                 waiting.reason,
-                WaitingReason::Approval | WaitingReason::Paused | WaitingReason::FewRequests
+                WaitingReason::Approval | WaitingReason::Paused | WaitingReason::FewRequests | WaitingReason::Gate
             ),
             reason: match waiting.reason {
                 WaitingReason::RouteContested => reasons::ROUTE_CONTESTED,

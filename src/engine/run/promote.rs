@@ -6,9 +6,10 @@
 use super::{
     super::{Action, ArmOwner, reasons},
     Move,
+    gates::{self, Point},
     view::View,
 };
-use crate::api::{Phase, Stage, WaitingReason};
+use crate::api::{Lets, Millis, Phase, Share, Stage, Step, WaitingReason};
 
 /// Requests under way on the route's old path get at least this many seconds.
 const SETTLE: f64 = 5.0;
@@ -21,11 +22,11 @@ const TAKE_OVER: f64 = 10.0;
 
 /// All steps are done.
 pub(super) fn start(view: &View<'_>, stay: Move) -> Move {
-    let mut go = stay.at_stage(Stage::Grow).note(
-        false,
-        reasons::PROMOTING,
-        format!("all {} steps are done: promoting {}", view.policy.steps.len(), view.spec.to.hash),
-    );
+    let message = match view.spec.promote || view.spec.straight {
+        true => format!("promoting {}", view.spec.to.hash),
+        false => format!("all {} steps are done: promoting {}", view.policy.steps.len(), view.spec.to.hash),
+    };
+    let mut go = stay.at_stage(Stage::Grow).note(false, reasons::PROMOTING, message);
     go.phase = Phase::Promoting;
     go.waiting = None;
     go
@@ -42,6 +43,7 @@ pub(super) fn next(view: &View<'_>) -> Move {
         Stage::Return => give_back(view, stay),
         Stage::Quiet => quiet(view, stay),
         Stage::Unroute => unroute(view, stay),
+        Stage::Keep => keep(view, stay),
         Stage::HandOver => hand_over(view, stay),
         Stage::Converge => converge(view, stay),
         _ => tidy(view, stay),
@@ -57,7 +59,7 @@ fn grow(view: &View<'_>, stay: Move) -> Move {
     let pods = view.replicas().max(1);
     let mut stay = full_size(view, stay.act(view.pins(&view.spec.from.hash)));
     if view.routed() {
-        stay = stay.act(view.weights(view.before.weight.wanted));
+        stay = stay.act(view.weights(view.before.weight.share()));
     }
     let ready = view.canary_ready();
     if view.spec.paused {
@@ -71,9 +73,9 @@ fn grow(view: &View<'_>, stay: Move) -> Move {
 
 fn switch(view: &View<'_>, stay: Move) -> Move {
     let mut stay = full_size(view, stay.act(view.pins(&view.spec.from.hash)));
-    stay.wanted = 100;
-    stay = stay.act(view.weights(100));
-    if view.set_weight() == 100 && view.route_weight() == Some(100) && view.routes_accepted() {
+    stay.wanted = Share::of(100);
+    stay = stay.act(view.weights(Share::of(100)));
+    if view.set_weight() == 100 && view.shows(Share::of(100)) && view.routes_accepted() {
         return stay.at_stage(Stage::Repin);
     }
     stay.wait(WaitingReason::Route, format!("waiting for the gateway to accept weight 100: {}", view.route_message()))
@@ -81,7 +83,7 @@ fn switch(view: &View<'_>, stay: Move) -> Move {
 
 fn repin(view: &View<'_>, stay: Move) -> Move {
     let to = &view.spec.to.hash;
-    let stay = full_size(view, stay).act(view.weights(100)).act(view.pins(to));
+    let stay = full_size(view, stay).act(view.weights(Share::of(100))).act(view.pins(to));
     if view.pinned_to(to) && view.apex_serves_only(to) {
         return stay.at_stage(Stage::Return);
     }
@@ -95,8 +97,8 @@ fn give_back(view: &View<'_>, stay: Move) -> Move {
     if !(view.pinned_to(to) && view.apex_serves_only(to)) {
         return stay.wait(WaitingReason::Workload, "waiting for the Service's endpoints to be the new version's");
     }
-    stay = stay.act(view.weights(0));
-    if view.route_weight() == Some(0) && view.routes_accepted() {
+    stay = stay.act(view.weights(Share::NONE));
+    if view.shows(Share::NONE) && view.routes_accepted() {
         return stay.at_stage(Stage::Quiet);
     }
     stay.wait(
@@ -106,7 +108,7 @@ fn give_back(view: &View<'_>, stay: Move) -> Move {
 }
 
 fn quiet(view: &View<'_>, stay: Move) -> Move {
-    let stay = full_size(view, stay).act(view.pins(&view.spec.to.hash)).act(view.weights(0));
+    let stay = full_size(view, stay).act(view.pins(&view.spec.to.hash)).act(view.weights(Share::NONE));
     let age = view.stage_age();
     let still = view.snapshot.traffic.blind.is_none() && view.snapshot.traffic.stable_idle >= QUIET;
     if age >= SETTLE && still {
@@ -123,10 +125,35 @@ fn quiet(view: &View<'_>, stay: Move) -> Move {
 fn unroute(view: &View<'_>, stay: Move) -> Move {
     let stay = full_size(view, stay).act(view.pins(&view.spec.to.hash));
     if view.route_is_clear() && view.routes_accepted() && view.canary_ready() >= view.replicas() {
-        return stay.at_stage(Stage::HandOver);
+        return stay.at_stage(if keep_old_for(view).0 > 0 { Stage::Keep } else { Stage::HandOver });
     }
     let clear = (!view.route_is_clear()).then_some(Action::ClearRoutes);
     stay.act(clear).wait(WaitingReason::Route, format!("taking the canary out of the route: {}", view.route_message()))
+}
+
+/// How long the old version is kept warm.
+fn keep_old_for(view: &View<'_>) -> Millis {
+    let preview = view.policy.steps.iter().find_map(|step| match step {
+        Step::Bake { lets: Lets::Preview(preview), .. } => Some(preview.keep_old_for),
+        _ => None,
+    });
+    preview.unwrap_or_default()
+}
+
+/// Both versions stand at full size, the new one serves: an abort pins the Service back, and that is all.
+fn keep(view: &View<'_>, stay: Move) -> Move {
+    let stay = full_size(view, stay).act(view.pins(&view.spec.to.hash));
+    let keep = keep_old_for(view);
+    if view.spec.promote || view.stage_age() >= keep.as_secs_f64() {
+        return stay.at_stage(Stage::HandOver);
+    }
+    let rollout = &view.spec.rollout_ref.name;
+    stay.wait(
+        WaitingReason::KeptForReturn,
+        format!(
+            "the new version serves; the old one is kept for {keep}: kubectl serin abort {rollout} goes back at once"
+        ),
+    )
 }
 
 fn hand_over(view: &View<'_>, stay: Move) -> Move {
@@ -196,6 +223,10 @@ fn tidy(view: &View<'_>, stay: Move) -> Move {
     if !actions.is_empty() {
         return stay.act(actions);
     }
+    let stay = match gates::ask(view, Point::Promoted, stay) {
+        Ok(stay) => stay,
+        Err(instead) => return *instead,
+    };
     let message = format!("{} serves", view.spec.to.image_list());
     let mut done = stay.note(false, reasons::PROMOTED, &message).say(message);
     done.phase = Phase::Succeeded;

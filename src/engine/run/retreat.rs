@@ -17,8 +17,15 @@ pub(super) struct Retreat {
     pub message: String,
 }
 
+impl Retreat {
+    /// The new version is refused.
+    pub fn refuse(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { outcome: Outcome::RolledBack, reason, message: message.into() }
+    }
+}
+
 fn refuse(reason: &'static str, message: impl Into<String>) -> Option<Retreat> {
-    Some(Retreat { outcome: Outcome::RolledBack, reason, message: message.into() })
+    Some(Retreat::refuse(reason, message))
 }
 
 /// The first reason there is. After the handover there is no way back.

@@ -3,10 +3,11 @@
 use super::{
     super::{Action, ArmOwner, reasons},
     Move,
+    gates::{self, Point},
     retreat::Retreat,
     view::View,
 };
-use crate::api::{Outcome, Phase, Stage, WaitingReason};
+use crate::api::{Outcome, Phase, Share, Stage, WaitingReason};
 
 /// A canary that got nothing for this many seconds has finished.
 const IDLE: f64 = 1.0;
@@ -24,14 +25,14 @@ pub(super) fn start(view: &View<'_>, retreat: Retreat) -> Move {
         .say(format!("{}: {}", retreat.reason, retreat.message));
     go.phase = Phase::RollingBack;
     go.outcome = Some((retreat.outcome, retreat.reason));
-    go.wanted = 0;
+    go.wanted = Share::NONE;
     go
 }
 
 /// The next move of the rollback.
 pub(super) fn next(view: &View<'_>) -> Move {
     let mut stay = Move::stay(view).say(view.before.message.clone().unwrap_or_default());
-    stay.wanted = 0;
+    stay.wanted = Share::NONE;
     match view.before.stage.unwrap_or(Stage::Divert) {
         Stage::Drain => drain(view, stay),
         Stage::ScaleAway => scale_away(view, stay),
@@ -48,9 +49,9 @@ fn divert_actions(view: &View<'_>, stay: Move) -> Move {
     }
     let pins = view.pins(&view.spec.from.hash);
     if view.pinned_to(&view.spec.to.hash) {
-        stay.act(pins).act(view.weights(0))
+        stay.act(pins).act(view.weights(Share::NONE))
     } else {
-        stay.act(view.weights(0)).act(pins)
+        stay.act(view.weights(Share::NONE)).act(pins)
     }
 }
 
@@ -59,7 +60,7 @@ fn divert(view: &View<'_>, stay: Move) -> Move {
     if !view.routed() {
         return stay.at_stage(Stage::ScaleAway);
     }
-    let away = view.snapshot.routes.iter().all(|route| route.weight.unwrap_or(0) == 0);
+    let away = view.snapshot.routes.iter().all(|route| route.share.unwrap_or_default().is_none());
     let pinned = view.snapshot.services.is_empty() || view.pinned_to(&view.spec.from.hash);
     let accepted = view.routes_accepted() || view.stage_age() >= ACCEPT_AT_MOST;
     if away && pinned && accepted {
@@ -132,6 +133,13 @@ fn tidy(view: &View<'_>, stay: Move) -> Move {
     if !actions.is_empty() {
         return stay.act(actions);
     }
+    let stay = match outcome {
+        Outcome::RolledBack if !view.ending => match gates::ask(view, Point::RolledBack, stay) {
+            Ok(stay) => stay,
+            Err(instead) => return *instead,
+        },
+        _ => stay,
+    };
     let (warning, reason) = match outcome {
         Outcome::RolledBack => (true, reasons::ROLLED_BACK),
         Outcome::Superseded => (false, reasons::SUPERSEDED),

@@ -2,11 +2,15 @@
 
 use super::{
     super::{Action, reasons},
-    Move, promote,
+    Move,
+    gates::{self, Point},
+    promote,
+    retreat::Retreat,
+    rollback,
     view::View,
 };
 use crate::{
-    api::{Phase, Step, WaitingReason},
+    api::{Lets, Millis, Otherwise, Phase, Share, Step, WaitingReason},
     evidence::Verdict,
 };
 
@@ -32,11 +36,11 @@ fn contested(view: &View<'_>) -> Option<Move> {
     }
     let who = view.snapshot.routes.iter().filter_map(|route| route.changed_by.as_deref());
     let who = who.chain(view.snapshot.services.iter().filter_map(|service| service.changed_by.as_deref())).next();
-    let retreat = match view.route_weight() {
-        Some(0) if view.routes_accepted() => view.canary_of(0),
+    let retreat = match view.shows(Share::NONE) {
+        true if view.routes_accepted() => view.canary_of(0),
         // The gateway may still send requests there.
-        Some(0) => Vec::new(),
-        _ => view.weights(0),
+        true => Vec::new(),
+        false => view.weights(Share::NONE),
     };
     let mut held = Move::stay(view).act(retreat).wait(
         WaitingReason::RouteContested,
@@ -46,7 +50,7 @@ fn contested(view: &View<'_>) -> Option<Move> {
             who.unwrap_or("somebody")
         ),
     );
-    held.wanted = 0;
+    held.wanted = Share::NONE;
     Some(held)
 }
 
@@ -59,7 +63,6 @@ fn blocked_at_start(view: &View<'_>) -> Option<Move> {
 
 /// Pin, then the canary's objects, then its pods.
 fn prepare(view: &View<'_>) -> Move {
-    let first = view.step_weight_of_first();
     let workload = view.workload();
     let mut stay = Move::stay(view);
     stay = stay.act(view.hold());
@@ -75,6 +78,10 @@ fn prepare(view: &View<'_>) -> Move {
             "the Deployment is scaled to 0: there is no traffic to judge by; scale it up",
         );
     }
+    stay = match gates::ask(view, Point::Start, stay) {
+        Ok(stay) => stay,
+        Err(instead) => return *instead,
+    };
     stay = stay.act(view.pins(&view.spec.from.hash));
     if view.routed() {
         if !view.pinned_to(&view.spec.from.hash) {
@@ -84,7 +91,7 @@ fn prepare(view: &View<'_>) -> Move {
             stay = stay.act([Action::EnsureCanaryService]);
         }
     }
-    let pods = view.pods_for(first);
+    let pods = view.step_pods(1);
     stay = stay.act(view.canary_of(pods));
     let ready = view.canary_ready();
     if ready < pods {
@@ -96,6 +103,18 @@ fn prepare(view: &View<'_>) -> Move {
             return stay.wait(WaitingReason::Route, "introducing the canary to the gateway, at weight 0");
         }
     }
+    let stay = match gates::ask(view, Point::FirstTraffic, stay) {
+        Ok(stay) => stay,
+        Err(instead) => return *instead,
+    };
+    if view.spec.straight {
+        let message = "this version served lately (rollbackWindow): it goes straight through, without the steps";
+        return promote::start(view, stay.note(false, reasons::STEPS_SKIPPED, message));
+    }
+    let stay = match gates::ask(view, Point::Step(1), stay) {
+        Ok(stay) => stay,
+        Err(instead) => return *instead,
+    };
     let mut go = stay.note(false, reasons::STEP_STARTED, step_words(view, 1));
     go.phase = Phase::Shifting;
     go.step = 1;
@@ -106,8 +125,8 @@ fn prepare(view: &View<'_>) -> Move {
 fn walk(view: &View<'_>) -> Move {
     let before = view.before;
     let step = before.step.max(1);
-    let target = view.step_weight(step);
-    let pods = view.pods_for(target);
+    let target = view.step_share(step);
+    let pods = view.step_pods(step);
     let ready = view.canary_ready();
     let mut stay = Move::stay(view);
     stay.step = step;
@@ -119,36 +138,64 @@ fn walk(view: &View<'_>) -> Move {
     if view.routed() || !view.spec.paused {
         stay = stay.act(view.canary_of(pods));
     }
-    let reached = before.weight.wanted == target && target > 0;
+    let had = before.weight.share();
+    let reached = had == target && !target.is_none();
     stay.wanted = match () {
-        () if ready == 0 => 0,
-        () if view.routed() && !view.pinned_to(&view.spec.from.hash) => before.weight.wanted.min(target),
+        () if ready == 0 => Share::NONE,
+        () if view.routed() && !view.pinned_to(&view.spec.from.hash) => had.least(target),
         () if reached || ready >= pods && !view.spec.paused => target,
-        () => before.weight.wanted.min(target),
+        () => had.least(target),
     };
     let wanted = stay.wanted;
     stay = stay.act(view.weights(wanted));
-    if stay.wanted < target {
+    let small = target.is_none() && ready < pods;
+    if wanted != target || small {
         return match view.spec.paused && ready > 0 {
             true => {
-                stay.wait(WaitingReason::Paused, format!("paused by a person (spec.paused) on the way to {target} %"))
+                stay.wait(WaitingReason::Paused, format!("paused by a person (spec.paused) on the way to {target}"))
             }
             false => stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods)),
         };
     }
-    if view.routed() && (view.route_weight() != Some(target) || !view.routes_accepted()) {
+    if view.routed() && (!view.shows(target) || !view.routes_accepted()) {
         return stay.wait(
             WaitingReason::Route,
-            format!("waiting for the gateway to accept weight {target}: {}", view.route_message()),
+            format!("waiting for the gateway to accept {target}: {}", view.route_message()),
         );
     }
     if !view.routed() && ready < pods {
         return stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods));
     }
     if before.step_since.is_none() {
-        stay = stay.note(false, reasons::WEIGHT_SET, format!("the canary gets {target} % of the requests"));
+        stay = stay.note(false, reasons::WEIGHT_SET, reached_words(view, target));
+    }
+    if view.spec.promote {
+        let message = format!(
+            "asked for by a person (spec.promote) at step {step} of {}: what is left is skipped",
+            view.policy.steps.len()
+        );
+        return promote::start(view, stay.note(true, reasons::STEPS_SKIPPED, message));
     }
     bake(view, stay, step)
+}
+
+fn reached_words(view: &View<'_>, share: Share) -> String {
+    match share {
+        Share { weight, matching: None, mirror: None } if weight > 0 => {
+            format!("the canary gets {weight} % of the requests")
+        }
+        Share { mirror: Some(step), .. } => match view.step(step) {
+            Some(Step::Bake { lets: Lets::Mirror(mirror), .. }) => format!(
+                "the canary gets copies of {} % of the requests; each copy is a second request to what lies behind it",
+                mirror.percent
+            ),
+            _ => share.to_string(),
+        },
+        Share { weight, matching: Some(_), .. } => {
+            format!("the canary gets {weight} % of the requests, and all that match")
+        }
+        _ => "the canary stands at full size; its own Service has it, callers don't".to_owned(),
+    }
 }
 
 /// At the step's weight: what keeps the run here, or on to the next.
@@ -160,20 +207,30 @@ fn bake(view: &View<'_>, stay: Move, step: u32) -> Move {
         return stay.wait(WaitingReason::Blocked, format!("{}: {}", trouble.reason, trouble.message));
     }
     let elapsed = view.before.step_since.as_ref().map_or(0.0, |since| view.seconds_since(since));
-    let waiting = match view.step() {
+    let waiting = match view.step(step) {
         Some(Step::Approval) if view.spec.approved < step => Some((
             WaitingReason::Approval,
             format!("step {step} asks for approval: kubectl serin approve {}", view.spec.rollout_ref.name),
         )),
         Some(Step::Approval) => None,
-        Some(Step::Weight { bake, .. }) => why_not_yet(view, elapsed, bake),
+        Some(Step::Bake { lets, bake, .. }) => why_not_yet(view, elapsed, lets, *bake),
         None => None,
     };
     let Some((reason, message)) = waiting else { return on(view, stay, step) };
-    let timeout = view.policy.spec.limits.step_timeout;
+    let limits = &view.policy.spec.limits;
+    let timeout = limits.step_timeout;
     if !matches!(reason, WaitingReason::Approval | WaitingReason::Bake)
         && elapsed - view.before.step_excused > timeout.as_secs_f64()
     {
+        let inconclusive = matches!(reason, WaitingReason::FewRequests | WaitingReason::NoData);
+        let (otherwise, field) = match inconclusive {
+            true => (limits.on_inconclusive, "onInconclusive"),
+            false => (limits.on_timeout, "onTimeout"),
+        };
+        if otherwise == Otherwise::Rollback {
+            let message = format!("step {step} took longer than {timeout} (limits.{field} is Rollback): {message}");
+            return rollback::start(view, Retreat::refuse(reasons::STEP_TIMEOUT, message));
+        }
         return stay.wait(
             WaitingReason::StepTimeout,
             format!("step {step} takes longer than {timeout} (limits.stepTimeout): {message}"),
@@ -182,7 +239,7 @@ fn bake(view: &View<'_>, stay: Move, step: u32) -> Move {
     stay.wait(reason, message)
 }
 
-fn why_not_yet(view: &View<'_>, elapsed: f64, bake: crate::api::Millis) -> Option<(WaitingReason, String)> {
+fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Option<(WaitingReason, String)> {
     let judgements = &view.snapshot.judgements;
     if let Some(fault) = judgements.iter().find(|judgement| judgement.shared_fault) {
         return Some((
@@ -196,8 +253,12 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, bake: crate::api::Millis) -> Optio
     if elapsed < bake.as_secs_f64() {
         return Some((
             WaitingReason::Bake,
-            format!("baking at {} % for {bake} at least", view.step_weight(view.before.step)),
+            format!("baking at {} for {bake} at least", words(lets, view.step_share(view.before.step).weight)),
         ));
+    }
+    // Those who match may be few, and of a preview's callers nothing is known: here no bad verdict is enough.
+    if matches!(lets, Lets::Match(_) | Lets::Preview(_)) {
+        return None;
     }
     if let Some(blind) = &view.snapshot.traffic.blind {
         return Some((WaitingReason::NoData, blind.clone()));
@@ -231,7 +292,12 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, bake: crate::api::Millis) -> Optio
 
 /// The next step, or the promotion.
 fn on(view: &View<'_>, mut stay: Move, step: u32) -> Move {
-    if usize::try_from(step).is_ok_and(|done| done >= view.policy.steps.len()) {
+    let is_last = usize::try_from(step).is_ok_and(|done| done >= view.policy.steps.len());
+    stay = match gates::ask(view, if is_last { Point::Promotion } else { Point::Step(step + 1) }, stay) {
+        Ok(stay) => stay,
+        Err(instead) => return *instead,
+    };
+    if is_last {
         return promote::start(view, stay);
     }
     stay.step = step + 1;
@@ -242,20 +308,27 @@ fn step_words(view: &View<'_>, step: u32) -> String {
     let all = view.policy.steps.len();
     let index = usize::try_from(step).unwrap_or(1).saturating_sub(1);
     match view.policy.steps.get(index) {
-        Some(Step::Weight { weight, bake }) => format!("step {step} of {all}: weight {weight}, bake {bake}"),
+        Some(Step::Bake { lets: Lets::Weight(weight), bake, .. }) => {
+            format!("step {step} of {all}: weight {weight}, bake {bake}")
+        }
+        Some(Step::Bake { lets, bake, .. }) => {
+            format!("step {step} of {all}: {}, bake {bake}", words(lets, view.step_share(step).weight))
+        }
         _ => format!("step {step} of {all}: approval"),
+    }
+}
+
+/// What a step lets the canary have, in words.
+fn words(lets: &Lets, weight: u32) -> String {
+    match lets {
+        Lets::Weight(weight) => format!("{weight} %"),
+        Lets::Match(_) => format!("{weight} % and requests that match"),
+        Lets::Mirror(mirror) => format!("copies of {} % of the requests", mirror.percent),
+        Lets::Preview(_) => "a preview of full size".to_owned(),
     }
 }
 
 fn capacity_words(view: &View<'_>, ready: i32, pods: i32) -> String {
     let blocked = view.canary().and_then(|arm| arm.blocked.as_ref()).map(|why| format!(": {why}")).unwrap_or_default();
     format!("{ready} of {pods} canary pods are ready{blocked}")
-}
-
-impl View<'_> {
-    /// The first weight of the steps.
-    fn step_weight_of_first(&self) -> u32 {
-        let all = u32::try_from(self.policy.steps.len()).unwrap_or(u32::MAX);
-        (1..=all).map(|step| self.step_weight(step)).find(|weight| *weight > 0).unwrap_or(1)
-    }
 }

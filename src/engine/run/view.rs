@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::super::{Action, Arm, Snapshot, WorkloadView, canary_replicas};
-use crate::api::{Phase, Policy, RolloutRunSpec, RolloutRunStatus, Stage, Step, WaitingReason};
+use crate::api::{Lets, Phase, Policy, RolloutRunSpec, RolloutRunStatus, Share, Stage, Step, WaitingReason};
 
 /// The arguments of a decision, and what follows from them.
 pub(super) struct View<'a> {
@@ -76,48 +76,79 @@ impl View<'_> {
         self.phase() == Phase::Promoting && self.before.stage >= Some(Stage::Return)
     }
 
-    /// The weight that this step (counted from 1) holds: its own, or that of the last step that set one.
-    pub fn step_weight(&self, step: u32) -> u32 {
+    /// What this step (counted from 1) lets the canary have: the last weight and the last match up to it, and its own
+    /// mirror.
+    pub fn step_share(&self, step: u32) -> Share {
         let upto = usize::try_from(step).unwrap_or(usize::MAX).min(self.policy.steps.len());
-        self.policy.steps[..upto]
-            .iter()
-            .rev()
-            .find_map(|step| match step {
-                Step::Weight { weight, .. } => Some(*weight),
-                Step::Approval => None,
-            })
-            .unwrap_or(0)
+        let mut share = Share::NONE;
+        for (number, step) in (1..).zip(&self.policy.steps[..upto]) {
+            share.mirror = None;
+            match step {
+                Step::Bake { lets: Lets::Weight(weight), .. } => share.weight = *weight,
+                Step::Bake { lets: Lets::Match(matches), .. } => {
+                    share.matching = (!matches.is_empty()).then_some(number);
+                }
+                Step::Bake { lets: Lets::Mirror(_), .. } => share.mirror = Some(number),
+                Step::Bake { lets: Lets::Preview(_), .. } | Step::Approval => {}
+            }
+        }
+        share
     }
 
-    pub fn step(&self) -> Option<Step> {
-        let index = usize::try_from(self.before.step).ok()?.checked_sub(1)?;
-        self.policy.steps.get(index).copied()
+    /// This step, counted from 1.
+    pub fn step(&self, step: u32) -> Option<&Step> {
+        self.policy.steps.get(usize::try_from(step).ok()?.checked_sub(1)?)
     }
 
     pub fn pods_for(&self, weight: u32) -> i32 {
         canary_replicas(weight, self.replicas(), self.routed())
     }
 
+    /// Canary pods in this step: its own wish, else as many as its share of the requests needs. An approval keeps what
+    /// was there before it.
+    pub fn step_pods(&self, step: u32) -> i32 {
+        let upto = usize::try_from(step).unwrap_or(usize::MAX).min(self.policy.steps.len());
+        let baking = self.policy.steps[..upto].iter().rev().find(|step| !matches!(step, Step::Approval));
+        let Some(Step::Bake { lets, pods, .. }) = baking else { return self.pods_for(1) };
+        let least = match lets {
+            Lets::Preview(_) => return self.replicas().max(1),
+            Lets::Mirror(mirror) => self.pods_for(mirror.percent),
+            Lets::Weight(_) | Lets::Match(_) => self.pods_for(self.step_share(step).weight.max(1)),
+        };
+        if !self.routed() {
+            return least;
+        }
+        let most = self.policy.spec.limits.surge.of(self.replicas());
+        pods.map_or(least, |pods| pods.of(self.replicas())).min(most)
+    }
+
     /// The canary's percent as all routes have it written; `None` while they differ or one is missing.
     pub fn route_weight(&self) -> Option<u32> {
-        let routes = &self.snapshot.routes;
-        let first = routes.first()?.weight.unwrap_or(0);
-        let same = routes.len() == self.policy.spec.routes.len()
-            && routes.iter().all(|route| route.weight.unwrap_or(0) == first);
-        same.then_some(first)
+        let first = self.snapshot.routes.first()?.share.unwrap_or_default().weight;
+        let same = self.snapshot.routes.iter().all(|route| route.share.unwrap_or_default().weight == first);
+        (same && self.has_routes()).then_some(first)
+    }
+
+    /// All routes of the policy are there.
+    fn has_routes(&self) -> bool {
+        self.snapshot.routes.len() == self.policy.spec.routes.len()
+    }
+
+    /// All routes have exactly this written.
+    pub fn shows(&self, share: Share) -> bool {
+        self.has_routes() && self.snapshot.routes.iter().all(|route| route.share.unwrap_or_default() == share)
     }
 
     pub fn routes_accepted(&self) -> bool {
-        self.snapshot.routes.len() == self.policy.spec.routes.len()
-            && self.snapshot.routes.iter().all(|route| route.accepted)
+        self.has_routes() && self.snapshot.routes.iter().all(|route| route.accepted)
     }
 
     /// What a gateway or a missing route says against it.
     pub fn route_message(&self) -> String {
         let said = self.snapshot.routes.iter().find(|route| !route.accepted);
         match said {
-            Some(route) => format!("HTTPRoute {}: {}", route.name, route.message),
-            None if self.snapshot.routes.len() < self.policy.spec.routes.len() => "a route is missing".to_owned(),
+            Some(route) => format!("{}: {}", route.name, route.message),
+            None if !self.has_routes() => "a route is missing".to_owned(),
             None => "the change is on its way".to_owned(),
         }
     }
@@ -136,13 +167,14 @@ impl View<'_> {
         }
     }
 
-    /// This weight is in force, as nearly as whole pods can have it.
-    pub fn in_force(&self, weight: u32) -> bool {
+    /// This share of this step is in force, as nearly as whole pods can have it.
+    pub fn in_force(&self, share: Share, step: u32) -> bool {
         if self.routed() {
-            return self.set_weight() == weight;
+            let pods = if share.is_none() { self.step_pods(step) } else { 0 };
+            return self.shows(share) && self.routes_accepted() && self.canary_ready() >= pods;
         }
         let ready = self.apex_ready(&self.spec.to.hash);
-        ready > 0 && i32::try_from(ready).unwrap_or(i32::MAX) >= self.pods_for(weight)
+        ready > 0 && i32::try_from(ready).unwrap_or(i32::MAX) >= self.pods_for(share.weight)
     }
 
     fn share_of_pods(&self) -> u32 {
@@ -152,13 +184,13 @@ impl View<'_> {
         if all == 0 { 0 } else { u32::try_from((200 * canary + all) / (2 * all)).unwrap_or(100) }
     }
 
-    /// The weight that the routes should have written at this place of the run.
-    pub fn route_wanted(&self, status: &RolloutRunStatus) -> u32 {
+    /// What the routes should have written at this place of the run.
+    pub fn route_wanted(&self, status: &RolloutRunStatus) -> Share {
         match (status.phase, status.stage) {
-            (Some(Phase::Promoting), Some(stage)) if stage >= Stage::Return => 0,
-            (Some(Phase::RollingBack), _) => 0,
-            (Some(phase), _) if phase.is_terminal() => 0,
-            _ => status.weight.wanted,
+            (Some(Phase::Promoting), Some(stage)) if stage >= Stage::Return => Share::NONE,
+            (Some(Phase::RollingBack), _) => Share::NONE,
+            (Some(phase), _) if phase.is_terminal() => Share::NONE,
+            _ => status.weight.share(),
         }
     }
 
@@ -197,16 +229,15 @@ impl View<'_> {
 
     /// Every route has the canary's reference.
     pub fn introduced(&self) -> bool {
-        self.snapshot.routes.len() == self.policy.spec.routes.len()
-            && self.snapshot.routes.iter().all(|route| route.weight.is_some())
+        self.has_routes() && self.snapshot.routes.iter().all(|route| route.share.is_some())
     }
 
-    /// Sets this weight where the routes differ from it; where the canary is not known yet, it is introduced first.
-    pub fn weights(&self, weight: u32) -> Vec<Action> {
+    /// Sets this share where the routes differ from it; where the canary is not known yet, it is introduced first.
+    pub fn weights(&self, share: Share) -> Vec<Action> {
         match () {
-            () if !self.routed() || self.route_weight() == Some(weight) => Vec::new(),
-            () if weight > 0 && !self.introduced() => vec![Action::AddToRoutes],
-            () => vec![Action::SetWeight { weight }],
+            () if !self.routed() || self.shows(share) => Vec::new(),
+            () if !share.is_none() && !self.introduced() => vec![Action::AddToRoutes],
+            () => vec![Action::SetWeight(share)],
         }
     }
 
@@ -242,19 +273,23 @@ impl View<'_> {
     }
 
     pub fn route_is_clear(&self) -> bool {
-        self.snapshot.routes.iter().all(|route| route.weight.is_none())
+        self.snapshot.routes.iter().all(|route| route.share.is_none())
     }
 
     /// What somebody else changed since it was confirmed.
     pub fn fights(&self) -> Vec<String> {
         let mut fights = Vec::new();
         let wanted = self.route_wanted(self.before);
-        if self.before.confirmed == Some(wanted) && wanted > 0 {
-            let changed = self.snapshot.routes.iter().filter(|route| route.weight.unwrap_or(0) != wanted);
+        if self.before.confirmed == Some(wanted.weight) && !wanted.is_none() {
+            let changed = self.snapshot.routes.iter().filter(|route| route.share.unwrap_or_default() != wanted);
             fights.extend(changed.map(|route| {
                 let who = route.changed_by.as_deref().unwrap_or("somebody");
-                let found = route.weight.map_or("no canary".to_owned(), |weight| format!("weight {weight}"));
-                format!("{who} changed HTTPRoute {}: expected weight {wanted}, found {found}", route.name)
+                let found = match route.share {
+                    None => "no canary".to_owned(),
+                    Some(Share { weight, matching: Some(0), .. }) => format!("weight {weight} and other rules"),
+                    Some(share) => share.to_string(),
+                };
+                format!("{who} changed {}: expected {wanted}, found {found}", route.name)
             }));
         }
         if let Some(pinned) = &self.before.pinned
@@ -309,6 +344,7 @@ pub(super) fn stage_words(stage: Option<Stage>) -> &'static str {
         Some(Stage::Repin) => "direct callers move to the new version",
         Some(Stage::Return) => "the route goes back to the Service, which is the new version now",
         Some(Stage::Quiet) => "the old version finishes its requests",
+        Some(Stage::Keep) => "the old version is kept for an instant return",
         Some(Stage::Unroute | Stage::Withdraw) => "the canary's reference leaves the route",
         Some(Stage::HandOver) => "the Deployment takes the new ReplicaSet over",
         Some(Stage::Converge) => "the Deployment settles",

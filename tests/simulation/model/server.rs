@@ -43,7 +43,7 @@ impl From<Written> for Kind {
             Written::Deployment => Self::Deployment,
             Written::ReplicaSet => Self::ReplicaSet,
             Written::Service => Self::Service,
-            Written::HttpRoute => Self::Route,
+            Written::HttpRoute | Written::GrpcRoute => Self::Route,
         }
     }
 }

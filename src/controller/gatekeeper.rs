@@ -1,0 +1,404 @@
+//! Asks gates: Jobs and HTTP services, each in a task of its own, so that a slow one delays no decision. What was asked is
+//! not remembered over a restart: a Job is found again by its name, an HTTP service is asked again.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, LogParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::send::Leading;
+use crate::{
+    api::{Asks, HttpGate, JobGate, Policy, RolloutRun, names},
+    engine::{GateAnswer, Gates},
+    workload::template,
+};
+
+/// A Job is looked at this often.
+const POLL: Duration = Duration::from_secs(1);
+/// Between two tries of an HTTP gate.
+const PAUSE: Duration = Duration::from_secs(2);
+/// The end of a Job's log, and the begin of an HTTP answer, that people get to see.
+const SHOWN: usize = 500;
+/// More of an HTTP answer is not read.
+const MOST_READ: usize = 64 * 1024;
+
+/// Hosts that HTTP gates may reach, as the operator's configuration has them: `checks.example.com`, `*.example.com`, each
+/// with `:PORT` or without (then any port).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowedHosts(pub Vec<String>);
+
+impl AllowedHosts {
+    /// It may be reached.
+    pub fn allow(&self, host: &str, port: u16) -> bool {
+        self.0.iter().any(|allowed| {
+            let (name, of_port) = match allowed.rsplit_once(':') {
+                Some((name, of_port)) => (name, Some(of_port)),
+                None => (allowed.as_str(), None),
+            };
+            let named = match name.strip_prefix("*.") {
+                Some(domain) => host.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+                None => host.eq_ignore_ascii_case(name),
+            };
+            named && of_port.is_none_or(|of_port| of_port == port.to_string())
+        })
+    }
+}
+
+type Key = (String, String, u32);
+
+/// Gates that were asked.
+pub(super) struct Gatekeeper {
+    client: Client,
+    http: reqwest::Client,
+    hosts: AllowedHosts,
+    leading: Leading,
+    asked: Arc<Mutex<HashMap<Key, Asked>>>,
+}
+
+struct Asked {
+    answer: GateAnswer,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+impl Gatekeeper {
+    pub fn new(client: Client, hosts: AllowedHosts, leading: Leading) -> Result<Self, reqwest::Error> {
+        // No proxy and no redirects: what is reached is what was allowed.
+        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
+        Ok(Self { client, http, hosts, leading, asked: Arc::default() })
+    }
+
+    /// What the gates of this run have answered.
+    pub fn answers(&self, run: &str) -> Gates {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_run = asked.iter().filter(|((uid, ..), _)| uid == run);
+        of_run.map(|((_, gate, attempt), asked)| ((gate.clone(), *attempt), asked.answer.clone())).collect()
+    }
+
+    /// The run has ended.
+    pub fn forget(&self, run: &str) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).retain(|(uid, ..), _| uid != run);
+    }
+
+    /// Asks, if it is not being asked; `tell` is called when the answer is there.
+    pub fn ask(
+        &self,
+        run: &RolloutRun,
+        policy: &Policy,
+        gate: &str,
+        attempt: u32,
+        tell: impl FnOnce() + Send + 'static,
+    ) {
+        let key = (run.uid().unwrap_or_default(), gate.to_owned(), attempt);
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.contains_key(&key) || !self.leading.is_leading() {
+            return;
+        }
+        let name = gate.split('@').next().unwrap_or_default();
+        let asks = policy.gates.iter().find(|known| known.name == name).map(|known| &known.asks);
+        let facts = Facts::of(run, gate, attempt);
+        let question = match asks {
+            Some(Asks::Job(job)) => {
+                Question::Job(Box::new(JobQuestion::new(&self.client, job, run, gate, attempt, &facts)))
+            }
+            Some(Asks::Http(http)) => Question::Http(http.clone(), facts.json(), self.hosts.clone()),
+            Some(Asks::Window(_)) | None => return,
+        };
+        let (http, answers, of_key) = (self.http.clone(), Arc::clone(&self.asked), key.clone());
+        let task = tokio::spawn(async move {
+            let answer = match question {
+                Question::Job(job) => job.answer().await,
+                Question::Http(gate, facts, hosts) => post(&http, &gate, &facts, &hosts).await,
+            };
+            if let Some(asked) = answers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&of_key) {
+                asked.answer = answer;
+                asked.task = None;
+            }
+            tell();
+        });
+        asked.insert(key, Asked { answer: GateAnswer::Running, task: Some(task) });
+    }
+}
+
+enum Question {
+    Job(Box<JobQuestion>),
+    Http(HttpGate, Value, AllowedHosts),
+}
+
+/// The run's facts, as gates are told them.
+struct Facts(Vec<(&'static str, Value)>);
+
+impl Facts {
+    fn of(run: &RolloutRun, gate: &str, attempt: u32) -> Self {
+        let (spec, status) = (&run.spec, run.status.clone().unwrap_or_default());
+        Self(vec![
+            ("namespace", json!(run.namespace())),
+            ("rollout", json!(spec.rollout_ref.name)),
+            ("run", json!(run.name_any())),
+            ("gate", json!(gate)),
+            ("attempt", json!(attempt)),
+            ("step", json!(status.step)),
+            ("weight", json!(status.weight.set)),
+            ("service", json!(spec.policy.service)),
+            ("canaryService", json!(names::canary_service(&spec.policy.service))),
+            ("stableHash", json!(spec.from.hash)),
+            ("canaryHash", json!(spec.to.hash)),
+            ("stableImages", json!(spec.from.image_list())),
+            ("canaryImages", json!(spec.to.image_list())),
+        ])
+    }
+    fn json(&self) -> Value {
+        self.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<serde_json::Map<_, _>>().into()
+    }
+    /// canaryService is SERIN_CANARY_SERVICE.
+    fn environment(&self) -> Vec<Value> {
+        let named = self.0.iter().map(|(name, value)| {
+            let mut upper = String::from("SERIN_");
+            for letter in name.chars() {
+                if letter.is_ascii_uppercase() {
+                    upper.push('_');
+                }
+                upper.push(letter.to_ascii_uppercase());
+            }
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            json!({"name": upper, "value": value})
+        });
+        named.collect()
+    }
+}
+
+/// A Job of the gate's template, owned by the run. Its name says which question it is, so it is made once.
+fn job(gate: &JobGate, run: &RolloutRun, key: &str, attempt: u32, facts: &Facts) -> Value {
+    let mut spec = gate.template.0.get("spec").cloned().unwrap_or_else(|| json!({}));
+    if spec.get("activeDeadlineSeconds").is_none() {
+        spec["activeDeadlineSeconds"] = json!(gate.timeout.0.div_ceil(1000).max(1));
+    }
+    let pod = &mut spec["template"]["spec"];
+    if pod.get("restartPolicy").is_none() {
+        pod["restartPolicy"] = json!("Never");
+    }
+    for kind in ["initContainers", "containers"] {
+        for container in pod.get_mut(kind).and_then(Value::as_array_mut).into_iter().flatten() {
+            let mut environment = facts.environment();
+            environment.extend(container["env"].as_array().cloned().unwrap_or_default());
+            container["env"] = Value::Array(environment);
+        }
+    }
+    let mut labels = gate.template.0.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({}));
+    labels[names::RUN_LABEL] = json!(run.metadata.name);
+    json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {
+            "name": job_name(run, key, attempt), "namespace": run.metadata.namespace, "labels": labels,
+            "annotations": gate.template.0.pointer("/metadata/annotations").cloned().unwrap_or_else(|| json!({})),
+            "ownerReferences": [{
+                "apiVersion": names::API_VERSION, "kind": "RolloutRun", "controller": true,
+                "name": run.metadata.name, "uid": run.metadata.uid
+            }]
+        },
+        "spec": spec
+    })
+}
+
+/// Names of Jobs end at 63 characters, as their pods carry them as labels.
+fn job_name(run: &RolloutRun, key: &str, attempt: u32) -> String {
+    let whole = format!("{}/{key}/{attempt}", run.uid().unwrap_or_default());
+    let readable: String = format!("{}-{}", run.name_any(), key.replace('@', "-")).chars().take(50).collect();
+    format!("{}-{}", readable.trim_end_matches('-'), template::hash(&whole, key))
+}
+
+struct JobQuestion {
+    jobs: Api<Job>,
+    pods: Api<Pod>,
+    name: String,
+    body: Value,
+    timeout: Duration,
+}
+
+impl JobQuestion {
+    fn new(client: &Client, gate: &JobGate, run: &RolloutRun, key: &str, attempt: u32, facts: &Facts) -> Self {
+        let namespace = run.namespace().unwrap_or_default();
+        Self {
+            jobs: Api::namespaced(client.clone(), &namespace),
+            pods: Api::namespaced(client.clone(), &namespace),
+            name: job_name(run, key, attempt),
+            body: job(gate, run, key, attempt, facts),
+            // The Job ends itself by its deadline; this is for one that never gets a pod.
+            timeout: gate.timeout.duration() + Duration::from_secs(30),
+        }
+    }
+
+    async fn answer(&self) -> GateAnswer {
+        let job: Job = match serde_json::from_value(self.body.clone()) {
+            Ok(job) => job,
+            Err(error) => return GateAnswer::Failed(format!("job.template is no Job template: {error}")),
+        };
+        let began = Instant::now();
+        let params = PostParams { field_manager: Some(names::MANAGER.into()), ..PostParams::default() };
+        loop {
+            match tokio::time::timeout(Duration::from_secs(5), self.jobs.create(&params, &job)).await {
+                Ok(Ok(_)) => break,
+                // It was made before a restart.
+                Ok(Err(kube::Error::Api(status))) if status.code == 409 => break,
+                Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 429 => {
+                    return GateAnswer::Failed(format!("the Job can't be made: {}", status.message));
+                }
+                _ if began.elapsed() > self.timeout => {
+                    return GateAnswer::Failed("the API server did not take the Job in time".into());
+                }
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+        loop {
+            tokio::time::sleep(POLL).await;
+            let read = tokio::time::timeout(Duration::from_secs(5), self.jobs.get_opt(&self.name)).await;
+            match read {
+                Ok(Ok(Some(job))) => match ended(&job) {
+                    Some((true, _)) => return GateAnswer::Passed(self.tail().await),
+                    Some((false, why)) => {
+                        let tail = self.tail().await;
+                        return GateAnswer::Failed(if tail.is_empty() { why } else { format!("{why}: {tail}") });
+                    }
+                    None => {}
+                },
+                Ok(Ok(None)) => return GateAnswer::Failed(format!("Job {} was deleted", self.name)),
+                _ => {}
+            }
+            if began.elapsed() > self.timeout {
+                return GateAnswer::Failed(format!("Job {} did not end in time", self.name));
+            }
+        }
+    }
+
+    /// The end of the newest pod's log; nothing if it can't be read.
+    async fn tail(&self) -> String {
+        let params = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", self.name));
+        let read = async {
+            let pods = self.pods.list(&params).await.ok()?;
+            let newest = pods.items.into_iter().max_by_key(ResourceExt::creation_timestamp)?;
+            let params = LogParams { tail_lines: Some(5), limit_bytes: Some(4096), ..LogParams::default() };
+            self.pods.logs(&newest.name_any(), &params).await.ok()
+        };
+        let text = tokio::time::timeout(Duration::from_secs(5), read).await.ok().flatten().unwrap_or_default();
+        let text = text.trim();
+        let skipped = text.chars().count().saturating_sub(SHOWN);
+        text.chars().skip(skipped).collect()
+    }
+}
+
+/// It is over: well, or why not.
+fn ended(job: &Job) -> Option<(bool, String)> {
+    let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut met = conditions.filter(|condition| condition.status == "True");
+    met.find_map(|condition| match condition.type_.as_str() {
+        "Complete" => Some((true, String::new())),
+        "Failed" => Some((
+            false,
+            format!(
+                "the Job failed ({} {})",
+                condition.reason.as_deref().unwrap_or_default(),
+                condition.message.as_deref().unwrap_or_default()
+            ),
+        )),
+        _ => None,
+    })
+}
+
+/// Asks an HTTP service.
+async fn post(client: &reqwest::Client, gate: &HttpGate, facts: &Value, hosts: &AllowedHosts) -> GateAnswer {
+    let url = match reqwest::Url::parse(&gate.url) {
+        Ok(url) => url,
+        Err(error) => return GateAnswer::Failed(format!("http.url {}: {error}", gate.url)),
+    };
+    let host = url.host_str().unwrap_or_default().to_owned();
+    if !hosts.allow(&host, url.port_or_known_default().unwrap_or(0)) {
+        return GateAnswer::Failed(format!(
+            "host {host} is not among those that the operator's configuration allows (gates.hosts of the chart)"
+        ));
+    }
+    let mut last = String::new();
+    for attempt in 0..=gate.retries {
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let ask = client.post(url.clone()).header("content-type", "application/json").body(facts.to_string());
+        let answered = tokio::time::timeout(gate.timeout.duration(), async {
+            let answer = ask.send().await?;
+            let status = answer.status();
+            Ok::<_, reqwest::Error>((status, begin(answer).await))
+        });
+        match answered.await {
+            Ok(Ok((status, text))) if status.is_success() => return GateAnswer::Passed(text),
+            Ok(Ok((status, text))) => {
+                last = format!("{} {text}", status.as_u16()).trim().to_owned();
+                if !status.is_server_error() {
+                    break;
+                }
+            }
+            Ok(Err(error)) => last = format!("no answer: {}", with_sources(&error)),
+            Err(_) => last = format!("no answer within {}", gate.timeout),
+        }
+    }
+    GateAnswer::Failed(last)
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(next) = source {
+        text = format!("{text}: {next}");
+        source = next.source();
+    }
+    text
+}
+
+/// The begin of an answer's text.
+async fn begin(mut answer: reqwest::Response) -> String {
+    let mut bytes = Vec::new();
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MOST_READ {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&bytes).trim().chars().take(SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_hosts_of_the_configuration_are_reached() {
+        let hosts = AllowedHosts(vec!["checks.example.com".into(), "*.corp.example:8443".into()]);
+        for (host, port, may) in [
+            ("checks.example.com", 80, true),
+            ("CHECKS.example.com", 443, true),
+            ("evil.example.com", 80, false),
+            ("checks.example.com.evil.com", 80, false),
+            ("a.corp.example", 8443, true),
+            ("a.corp.example", 80, false),
+            ("corp.example", 8443, false),
+            ("evilcorp.example", 8443, false),
+        ] {
+            assert_eq!(hosts.allow(host, port), may, "{host}:{port}");
+        }
+        assert!(!AllowedHosts::default().allow("localhost", 80), "nothing is allowed by default");
+    }
+}
