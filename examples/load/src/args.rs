@@ -2,7 +2,7 @@
 
 use crate::schedule::{Jitter, Mix};
 use crate::target::{Target, TargetError};
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderName, HeaderValue};
 use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
@@ -47,6 +47,12 @@ pub struct Args {
     /// Seed of mix and jitter; left out: a different one each time
     #[arg(long)]
     seed: Option<u64>,
+    /// Users that take turns, each with cookies of its own, as browsers keep them
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    users: Option<u16>,
+    /// A header of every request, as NAME:VALUE; may be given more than once
+    #[arg(long, value_parser = header)]
+    header: Vec<(HeaderName, HeaderValue)>,
     #[arg(long, default_value = "alice")]
     user: String,
     #[arg(long, default_value = "wonderland")]
@@ -64,6 +70,11 @@ fn rate(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|rate| (0.01..=10_000.0).contains(rate))
         .ok_or_else(|| "expected requests per second, from 0.01 to 10000".to_owned())
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let parsed = text.split_once(':').and_then(|(name, value)| Some((name.parse().ok()?, value.trim().parse().ok()?)));
+    parsed.ok_or_else(|| "expected NAME:VALUE".to_owned())
 }
 
 fn lasting(text: &str) -> Result<Duration, String> {
@@ -95,6 +106,9 @@ pub struct Plan {
     pub max_requests: u64,
     pub jitter: Jitter,
     pub dice: fastrand::Rng,
+    /// Users that keep cookies; none: nobody keeps any.
+    pub users: Option<u16>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     pub user: String,
     pub password: String,
     pub login_within: Duration,
@@ -115,6 +129,8 @@ impl Plan {
             max_requests: args.max_requests,
             jitter: args.jitter,
             dice: args.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
+            users: args.users,
+            headers: args.header,
             user: args.user,
             password: args.password,
             login_within: args.login_within,

@@ -4,13 +4,14 @@ use crate::args::Plan;
 use crate::schedule::Kind;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, COOKIE, HOST, HeaderValue, SET_COOKIE};
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -39,6 +40,8 @@ pub struct Client {
     headers: HeaderMap,
     user: String,
     credentials: Bytes,
+    /// Each user's cookies by name.
+    jars: Vec<Jar>,
     /// `Bearer ...` of the latest login.
     bearer: Mutex<Option<HeaderValue>>,
 }
@@ -57,6 +60,7 @@ impl Client {
     pub fn new(plan: &Plan) -> Result<Self, hyper::http::Error> {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, plan.host.clone());
+        headers.extend(plan.headers.iter().cloned());
         if plan.keep.is_none() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -68,13 +72,14 @@ impl Client {
             headers,
             user: plan.user.clone(),
             credentials: credentials.into(),
+            jars: (0..plan.users.unwrap_or(0)).map(|_| Mutex::default()).collect(),
             bearer: Mutex::new(None),
         })
     }
 
     /// Sends one request; a login's token serves all later requests.
-    pub async fn send(&self, kind: Kind) -> Answer {
-        match timeout(TIMEOUT, self.exchange(kind)).await {
+    pub async fn send(&self, kind: Kind, user: Option<u16>) -> Answer {
+        match timeout(TIMEOUT, self.exchange(kind, user)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Answer { error: Some(error), ..Answer::default() },
             Err(_) => {
@@ -84,8 +89,16 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, kind: Kind) -> Result<Answer, String> {
-        let response = self.pool.request(self.request(kind)).await.map_err(|e| chain(&e))?;
+    async fn exchange(&self, kind: Kind, user: Option<u16>) -> Result<Answer, String> {
+        let jar = user.and_then(|user| self.jars.get(usize::from(user)));
+        let mut request = self.request(kind);
+        if let Some(cookies) = jar.and_then(kept) {
+            request.headers_mut().insert(COOKIE, cookies);
+        }
+        let response = self.pool.request(request).await.map_err(|e| chain(&e))?;
+        if let Some(jar) = jar {
+            keep(jar, &response);
+        }
         let (status, version) = (response.status(), version(&response));
         let body = Limited::new(response.into_body(), LARGEST_ANSWER);
         let body = body.collect().await.map_err(|e| chain(&*e))?.to_bytes();
@@ -134,6 +147,26 @@ impl Client {
             }
         }
         Ok(())
+    }
+}
+
+type Jar = Mutex<BTreeMap<String, String>>;
+
+/// The header of a user's cookies.
+fn kept(jar: &Jar) -> Option<HeaderValue> {
+    let jar = jar.lock().unwrap_or_else(PoisonError::into_inner);
+    let pairs: Vec<String> = jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    HeaderValue::from_str(&pairs.join("; ")).ok().filter(|value| !value.is_empty())
+}
+
+/// Names and values only: all paths are one host's, and a test is over before a cookie is.
+fn keep<B>(jar: &Jar, response: &Response<B>) {
+    for set in response.headers().get_all(SET_COOKIE) {
+        let pair = set.to_str().ok().and_then(|text| text.split(';').next()?.split_once('='));
+        if let Some((name, value)) = pair {
+            let mut jar = jar.lock().unwrap_or_else(PoisonError::into_inner);
+            jar.insert(name.trim().to_owned(), value.trim().to_owned());
+        }
     }
 }
 

@@ -16,6 +16,9 @@ pub struct Record {
     /// Why there was no answer, or what was wrong with a 200.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Which of the users, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u16>,
     /// It was sent more than 50 ms after it was due: blame the sender for its share of slowness.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,
@@ -40,6 +43,7 @@ mod tests {
             status: 200,
             version: Some("v2".to_owned()),
             error: None,
+            user: None,
             late: false,
         };
         let line = serde_json::to_string(&good).unwrap();

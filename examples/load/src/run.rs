@@ -106,7 +106,7 @@ async fn stopped(signals: &mut watch::Receiver<Option<&'static str>>) -> &'stati
 async fn log_in(client: &Client, plan: &Plan) -> Result<(), RunError> {
     let deadline = Instant::now() + plan.login_within;
     loop {
-        let answer = client.send(Kind::Login).await;
+        let answer = client.send(Kind::Login, None).await;
         match (answer.status, answer.error) {
             (200, None) => return Ok(()),
             (401, _) => {
@@ -135,7 +135,7 @@ async fn send_all(
     sink: &Sink,
     stop: impl Future<Output = &'static str>,
 ) -> SendingEnded {
-    let Plan { mut dice, mix, lasting, max_requests, .. } = plan;
+    let Plan { mut dice, mix, lasting, max_requests, users, .. } = plan;
     let room = room(plan.keep.unwrap_or(0));
     let in_flight = Arc::new(Semaphore::new(room as usize));
     let start = Instant::now();
@@ -164,18 +164,19 @@ async fn send_all(
         }
         sent += 1;
         let kind = mix.draw(&mut dice);
+        let user = users.map(|users| (sent % u64::from(users)) as u16);
         match in_flight.clone().try_acquire_owned() {
             Ok(permit) => {
                 let (client, records) = (client.clone(), records.clone());
                 tokio::spawn(async move {
-                    note(&records, due, client.send(kind)).await;
+                    note(&records, due, user, client.send(kind, user)).await;
                     drop(permit);
                 });
             }
             // Said as what it is, or the service would be blamed for it.
             Err(_) => {
                 let error = Some(format!("not sent: {room} requests under way already"));
-                note(&records, due, async { Answer { error, ..Answer::default() } }).await;
+                note(&records, due, user, async { Answer { error, ..Answer::default() } }).await;
             }
         }
     };
@@ -195,14 +196,14 @@ fn room(keep: u16) -> u32 {
 }
 
 /// Times an exchange and hands it to the sink.
-async fn note(records: &Sender<Record>, due: Instant, exchange: impl Future<Output = Answer>) {
+async fn note(records: &Sender<Record>, due: Instant, user: Option<u16>, exchange: impl Future<Output = Answer>) {
     let t = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let sent = Instant::now();
     let Answer { status, version, error } = exchange.await;
     let ms = thousandths(sent.elapsed().as_secs_f64() * 1000.0);
     let late = sent.saturating_duration_since(due) > LATE;
     // A sink that has failed is noticed by the sender of the next request.
-    let _ = records.send(Record { t: thousandths(t.as_secs_f64()), ms, status, version, error, late });
+    let _ = records.send(Record { t: thousandths(t.as_secs_f64()), ms, status, version, error, user, late });
 }
 
 fn thousandths(x: f64) -> f64 {

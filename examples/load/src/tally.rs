@@ -84,7 +84,15 @@ mod tests {
     #[test]
     fn the_summary_adds_up() {
         let mut tally = Tally::default();
-        let good = Record { t: 1.0, ms: 2.0, status: 200, version: Some("v1".to_owned()), error: None, late: false };
+        let good = Record {
+            t: 1.0,
+            ms: 2.0,
+            status: 200,
+            version: Some("v1".to_owned()),
+            error: None,
+            user: None,
+            late: false,
+        };
         for _ in 0..9 {
             tally.add(&good);
         }

@@ -99,7 +99,10 @@ fn prepare(view: &View<'_>) -> Move {
     }
     if view.routed() {
         stay = stay.act((!view.introduced()).then_some(Action::AddToRoutes));
-        if !view.introduced() || !view.routes_accepted() || view.waited_for(WaitingReason::Route) < INTRODUCED {
+        // At a gate it was introduced before.
+        let at_gate = view.before.waiting.as_ref().is_some_and(|waiting| waiting.reason == WaitingReason::Gate);
+        let settled = at_gate || view.waited_for(WaitingReason::Route) >= INTRODUCED;
+        if !view.introduced() || !view.routes_accepted() || !settled {
             return stay.wait(WaitingReason::Route, "introducing the canary to the gateway, at weight 0");
         }
     }

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     fn record(t: f64, status: u16, version: Option<&str>) -> Record {
-        Record { t, ms: 0.0, status, version: version.map(str::to_owned), error: None, late: false }
+        Record { t, ms: 0.0, status, version: version.map(str::to_owned), error: None, user: None, late: false }
     }
 
     #[test]

@@ -100,7 +100,7 @@ const REFUSED: &[(Changes, &[&str])] = &[
     ),
     (
         &[("weight: 25,", "weight: 25, approval: {},")],
-        &["spec.steps[1]", "a step sets a weight or asks for approval", "exactly one of the two"],
+        &["spec.steps[1]", "a step sets a weight or asks for approval", "exactly one of them"],
     ),
     (
         &[("workloadRef: {kind: Deployment", "workloadRef: {kind: StatefulSet")],
@@ -335,7 +335,7 @@ fn a_metric_that_does_not_exist_holds_the_run_and_is_named() {
     let refusal =
         shop.kubectl(&["patch", "rolloutruns.serin.dev", name, "--type=merge", "-p", &edit]).expect_err("refused");
     assert!(refusal.contains("a run keeps its versions and the policy it started by"), "{refusal}");
-    assert!(refusal.contains("only paused, abort, approved and retry are for people"), "{refusal}");
+    assert!(refusal.contains("only paused, abort, approved, promote and retry are for people"), "{refusal}");
     shop.rollout(&short_steps(), |_| {}).expect("the policy mended");
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(shop.run().expect("kubectl").expect("a run")["status"]["waiting"]["reason"], "NoData");

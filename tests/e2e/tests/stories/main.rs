@@ -1,8 +1,10 @@
 //! Stories on a real cluster with real load. They need KUBECONFIG and GATEWAY_URL, and run one after another: tests/run.
 
+mod gates;
 mod input;
 mod people;
 mod releases;
+mod steps;
 mod trouble;
 mod workload;
 
