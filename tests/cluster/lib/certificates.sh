@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The keys and certificates of a cluster, and kubeconfig files with them. About half a second.
 
-# certificates FOLDER NODE
+# certificates FOLDER NODE [CLIENT]...: more clients, besides those that every cluster has
 certificates() {
   mkdir -p "$1" && cd "$1" || return
   local name
@@ -22,9 +22,10 @@ certificates() {
   client proxy /CN=system:kube-proxy &
   client coredns /O=system:masters/CN=coredns &
   client contour /O=system:masters/CN=contour &
+  for name in "${@:3}"; do client "$name" "/O=system:masters/CN=$name" & done
   wait
   for name in apiserver kubelet-server apiserver-kubelet-client front-proxy-client \
-    admin kubelet controller-manager scheduler proxy coredns contour; do
+    admin kubelet controller-manager scheduler proxy coredns contour "${@:3}"; do
     [ -s $name.crt ] || { echo "no certificate $name" >&2; return 1; }
   done
 }

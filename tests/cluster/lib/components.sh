@@ -27,10 +27,13 @@ envoy|envoy|envoy|.|15
 contour|go|contour|github.com/projectcontour/contour/cmd/contour|100
 helm|go|helm|helm.sh/helm/v4/cmd/helm|80
 k6|go|k6|go.k6.io/k6|120
+envoy-gateway|envoy_gateway|envoy-gateway|github.com/envoyproxy/gateway/cmd/envoy-gateway|590
+metrics-server|go|metrics-server|sigs.k8s.io/metrics-server/cmd/metrics-server|60
+prometheus|prometheus|prometheus|github.com/prometheus/prometheus/cmd/prometheus|200
 web|go|web|.|5
 "
-# built only when asked for by name; web is for the self-test
-OPTIONAL="k6 web"
+# built only when asked for: by name, or by an option of up; web is for the self-test
+OPTIONAL="k6 envoy-gateway metrics-server prometheus web"
 
 names() { local n _; while IFS='|' read -r n _; do [ -z "$n" ] || echo "$n"; done <<< "$COMPONENTS"; }
 default_names() { local n; for n in $(names); do case " $OPTIONAL " in *" $n "*) ;; *) echo "$n" ;; esac; done; }

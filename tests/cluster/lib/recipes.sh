@@ -30,6 +30,22 @@ recipe_crds() {
   cp "$contour/examples/contour/01-crds.yaml" "$2/contour.yaml"
 }
 
+# Envoy Gateway, with the definitions of its own kinds in crds.yaml.
+recipe_envoy_gateway() {
+  local file
+  cd "$MODULES/envoy-gateway" || return
+  go_build -ldflags "$(link_flags "$1")" -o "$2/$1" "$(field "$1" 4)"
+  for file in "$(module_folder envoy-gateway github.com/envoyproxy/gateway)"/charts/gateway-helm/charts/crds/crds/generated/*.yaml; do
+    echo ---; cat "$file"
+  done > "$2/crds.yaml"
+}
+
+# Of the ways to discover targets only Kubernetes: the others are the clouds, and a third of the build.
+recipe_prometheus() {
+  cd "$MODULES/prometheus" || return
+  go_build -tags remove_all_sd,enable_kubernetes_sd -ldflags "$(link_flags "$1")" -o "$2/$1" "$(field "$1" 4)"
+}
+
 # module_folder FOLDER MODULE: downloads it, checked against go.sum, and prints where it is
 module_folder() {
   cd "$MODULES/$1" || return

@@ -98,4 +98,42 @@ CADDY
   cat > "$ETC/contour.yaml" <<YAML
 gateway: {gatewayRef: {namespace: gateway, name: gw}}
 YAML
+
+  cat > "$ETC/envoy-gateway.yaml" <<YAML
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyGateway
+gateway: {controllerName: gateway.envoyproxy.io/gatewayclass-controller}
+provider:
+  type: Custom
+  custom:
+    resource: {type: Kubernetes, kubernetes: {leaderElection: {disable: true}}}
+    infrastructure:
+      type: Host   # it starts Envoy itself
+      host:
+        configHome: $ETC/envoy-gateway
+        dataHome: $ETC/envoy-gateway
+        stateHome: $STATE/memory/envoy-gateway
+        runtimeDir: /run/envoy-gateway
+YAML
+
+  # As in Prometheus' own example for Kubernetes: a target for each port that a container declares, or for the one that
+  # the annotation names; all labels of the pod become labels of its series.
+  cat > "$ETC/prometheus.yaml" <<YAML
+global: {scrape_interval: 5s, scrape_timeout: 4s}
+scrape_configs:
+- job_name: pods
+  kubernetes_sd_configs: [{role: pod, kubeconfig_file: $PKI/prometheus.kubeconfig}]
+  relabel_configs:
+  - {action: keep, source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], regex: "true"}
+  - {action: drop, source_labels: [__meta_kubernetes_pod_phase], regex: Pending|Succeeded|Failed}
+  - {action: drop, source_labels: [__meta_kubernetes_pod_container_init], regex: "true"}
+  - {source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path], regex: (.+), target_label: __metrics_path__}
+  - source_labels: [__meta_kubernetes_pod_ip, __meta_kubernetes_pod_annotation_prometheus_io_port]
+    regex: (.+);(\d+)
+    target_label: __address__
+    replacement: \$1:\$2
+  - {action: labelmap, regex: __meta_kubernetes_pod_label_(.+)}
+  - {source_labels: [__meta_kubernetes_namespace], target_label: namespace}
+  - {source_labels: [__meta_kubernetes_pod_name], target_label: pod}
+YAML
 }

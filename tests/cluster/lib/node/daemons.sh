@@ -39,7 +39,8 @@ run_kube-controller-manager() {
     --cluster-signing-cert-file="$PKI/ca.crt" --cluster-signing-key-file="$PKI/ca.key" \
     --requestheader-client-ca-file="$PKI/front-proxy-ca.crt" \
     --allocate-node-cidrs=true --cluster-cidr="$POD_RANGE" --node-cidr-mask-size=24 \
-    --service-cluster-ip-range="$SERVICE_RANGE" --kube-api-qps=200 --kube-api-burst=400
+    --service-cluster-ip-range="$SERVICE_RANGE" --kube-api-qps=200 --kube-api-burst=400 \
+    --horizontal-pod-autoscaler-sync-period=5s
 }
 
 run_kube-scheduler() {
@@ -87,5 +88,28 @@ config = json.load(open(path))
 over_tcp(config)
 json.dump(config, open(path, "w"))
 PYTHON
-  exec envoy -c "$ETC/envoy.json" --service-cluster gateway --service-node envoy --log-level warn --concurrency 2
+  # Hot restarts are a matter of one socket for each network: Envoy Gateway's Envoy has it.
+  exec envoy -c "$ETC/envoy.json" --service-cluster gateway --service-node envoy --log-level warn --concurrency 2 \
+    --disable-hot-restart
+}
+
+# Its Envoy is its child, and dies with it. It looks for certificates in /certs, which nobody else shall see.
+run_envoy-gateway() {
+  export KUBECONFIG=$PKI/envoy-gateway.kubeconfig ENVOY_GATEWAY_NAMESPACE=gateway
+  exec unshare --mount --propagation private "$LIB/node/root-with" /certs "$ETC/envoy-gateway/certs/envoy-gateway" \
+    envoy-gateway server --config-path "$ETC/envoy-gateway.yaml"
+}
+
+run_metrics-server() {
+  exec metrics-server --kubeconfig="$PKI/metrics-server.kubeconfig" \
+    --authentication-kubeconfig="$PKI/metrics-server.kubeconfig" \
+    --authorization-kubeconfig="$PKI/metrics-server.kubeconfig" \
+    --bind-address="$NODE_IP" --secure-port=$METRICS_SERVER_PORT --cert-dir="$STATE/memory/metrics-server" \
+    --kubelet-certificate-authority="$PKI/ca.crt" --kubelet-preferred-address-types=InternalIP \
+    --kubelet-use-node-status-port --metric-resolution=10s
+}
+
+run_prometheus() {
+  exec prometheus --config.file="$ETC/prometheus.yaml" --storage.tsdb.path="$STATE/memory/prometheus" \
+    --storage.tsdb.retention.time=1d --web.listen-address="0.0.0.0:$PROMETHEUS_PORT" --log.level=warn
 }
