@@ -33,7 +33,7 @@ fn a_job_that_fails_refuses_the_version_before_its_first_caller() {
     let steps = json!([{"weight": 50, "bake": "1s"}]);
     let (shop, mut load) = open_shop("gatejob", &steps, |rollout| {
         // The service ends with an error if its configuration is wrong.
-        rollout["spec"]["gates"] = json!([{"name": "smoke", "at": "FirstTraffic", "job": job(json!([{"name": "LISTEN", "value": "$(SERIN_CANARY_SERVICE) is no address"}]))}]);
+        rollout["spec"]["gates"] = json!([{"name": "smoke", "at": "FirstTraffic", "job": job(json!([{"name": "SESSION_KEY", "value": "0123456789abcdef0123456789abcdef"}, {"name": "LISTEN", "value": "$(SERIN_CANARY_SERVICE) is no address"}]))}]);
     });
     let began = now();
     shop.release(&["VERSION=canary"]).expect("release");
@@ -153,7 +153,7 @@ fn an_http_gate_holds_until_it_says_yes_and_reaches_allowed_hosts_only() {
     let _hosts = Hosts::allow(&std::env::var("NODE_IP").expect("NODE_IP"));
     let patch = json!({"spec": {"gates": [{"name": "ask", "at": "Step", "step": 2, "http": {"url": oracle.url, "retries": 0}, "onFailure": "Hold"}]}});
     shop.kubectl(&["patch", "rollouts.serin.dev", "auth", "--type=merge", "-p", &patch.to_string()]).expect("patched");
-    shop.release(&["VERSION=canary"]).expect("release");
+    shop.release(&["VERSION=second"]).expect("release");
     let first = run["metadata"]["name"].as_str().expect("a name").to_owned();
     let held = eventually("a hold by the gate", 2 * MINUTE, || {
         let run = shop.run()?.filter(|run| run["metadata"]["name"] != first.as_str()).unwrap_or_default();
@@ -167,7 +167,7 @@ fn an_http_gate_holds_until_it_says_yes_and_reaches_allowed_hosts_only() {
     let told = oracle.told.lock().expect("told").clone();
     println!("      asked {} times, at first with {}", told.len(), told[0]);
     assert_eq!((&told[0]["gate"], &told[0]["canaryService"]), (&json!("ask@step-2"), &json!("auth-canary")));
-    assert_eq!(figures(&mut load, began, "canary").failed, 0);
+    assert_eq!(figures(&mut load, began, "second").failed, 0);
     assert_tidy(&shop);
 }
 
