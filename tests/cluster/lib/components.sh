@@ -27,7 +27,7 @@ envoy|envoy|envoy|.|15
 contour|go|contour|github.com/projectcontour/contour/cmd/contour|100
 helm|go|helm|helm.sh/helm/v4/cmd/helm|80
 k6|go|k6|go.k6.io/k6|120
-envoy-gateway|envoy_gateway|envoy-gateway|github.com/envoyproxy/gateway/cmd/envoy-gateway|590
+envoy-gateway|envoy_gateway|envoy-gateway|github.com/envoyproxy/gateway/cmd/envoy-gateway|250
 metrics-server|go|metrics-server|sigs.k8s.io/metrics-server/cmd/metrics-server|60
 prometheus|prometheus|prometheus|github.com/prometheus/prometheus/cmd/prometheus|200
 web|go|web|.|5

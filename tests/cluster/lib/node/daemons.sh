@@ -106,7 +106,7 @@ run_metrics-server() {
     --authorization-kubeconfig="$PKI/metrics-server.kubeconfig" \
     --bind-address="$NODE_IP" --secure-port=$METRICS_SERVER_PORT --cert-dir="$STATE/memory/metrics-server" \
     --kubelet-certificate-authority="$PKI/ca.crt" --kubelet-preferred-address-types=InternalIP \
-    --kubelet-use-node-status-port --metric-resolution=10s
+    --kubelet-use-node-status-port --metric-resolution=10s --kubelet-request-timeout=5s
 }
 
 run_prometheus() {
