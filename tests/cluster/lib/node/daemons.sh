@@ -88,7 +88,7 @@ config = json.load(open(path))
 over_tcp(config)
 json.dump(config, open(path, "w"))
 PYTHON
-  # Hot restarts are a matter of one socket for each network: Envoy Gateway's Envoy has it.
+  # Hot restart would want a socket that only one Envoy of a network can have, and leave a file in /dev/shm.
   exec envoy -c "$ETC/envoy.json" --service-cluster gateway --service-node envoy --log-level warn --concurrency 2 \
     --disable-hot-restart
 }
