@@ -13,6 +13,8 @@ pub struct Exposure {
     pub lost: usize,
     /// Answers of the canary.
     pub canary: usize,
+    /// From the beginning to the canary's first request, in seconds.
+    pub first: Option<f64>,
     /// From the canary's first bad answer to its last answer of any kind, in seconds.
     pub seconds: Option<f64>,
 }
@@ -33,6 +35,7 @@ pub fn exposure(records: &[Record], from: f64, until: f64, canary: &str, slow: f
         failed: within.iter().filter(|record| record.failed()).count(),
         lost: within.iter().filter(|record| record.failed() && record.version.is_none()).count(),
         canary: of_canary().count(),
+        first: of_canary().map(|record| record.t - from).reduce(f64::min),
         seconds: first_bad.zip(last).map(|(first, last)| last - first),
     }
 }
@@ -62,6 +65,6 @@ mod tests {
             record(9.0, 200, Some("v1")),
         ];
         let seen = exposure(&records, 0.0, 10.0, "v2", 250.0);
-        assert_eq!(seen, Exposure { requests: 6, failed: 2, lost: 1, canary: 3, seconds: Some(2.5) });
+        assert_eq!(seen, Exposure { requests: 6, failed: 2, lost: 1, canary: 3, first: Some(2.0), seconds: Some(2.5) });
     }
 }

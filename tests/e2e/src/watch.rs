@@ -54,6 +54,12 @@ impl View {
         }
     }
 
+    /// The run is over, and so is what comes after it.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.last_run_phase.as_str(), "Succeeded" | "RolledBack" | "Superseded" | "Cancelled")
+            && matches!(self.phase.as_str(), "Idle" | "Refused")
+    }
+
     /// What must differ for a new line: not the seconds left, not the evidence's last digit.
     fn gist(&self) -> (String, String, Option<i64>, String, Vec<String>) {
         let words: String = self.message.chars().filter(|c| !c.is_ascii_digit()).collect();

@@ -1,20 +1,17 @@
 //! Four stories on a real cluster, told as they happen: a good release, a bad one, a slow one, an outage of both.
 
-use std::{
-    fmt::Write as _,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use serde_json::json;
 use serin_e2e::{
     Result,
-    cluster::{eventually, install},
-    exposure::{Exposure, exposure, now},
+    cluster::install,
+    exposure::{Exposure, now},
     shop::{Shop, repository},
+    stage::{Stage, Weighted},
     traffic::Load,
-    watch::{View, Watch},
+    watch::View,
 };
 
 /// Tells four stories of releases on the cluster that KUBECONFIG names.
@@ -44,21 +41,6 @@ struct Told {
     figures: Exposure,
 }
 
-/// A point of the picture.
-struct Point {
-    at: f64,
-    weight: f64,
-}
-
-struct Stage<'a> {
-    shop: &'a Shop,
-    load: Load,
-    watch: Watch,
-    began: Instant,
-    points: Vec<Point>,
-    last_run: String,
-}
-
 fn main() -> ExitCode {
     match demo(&Args::parse()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -82,165 +64,82 @@ fn demo(args: &Args) -> Result<bool> {
     shop.idle()?;
     println!("load: {} requests/s through the gateway, each answer recorded", args.rate);
     let load = Load::start(&args.gateway, &shop.host, args.rate, 900, &[])?;
-    let watch = Watch::start(&shop.namespace, "auth")?;
-    let mut stage =
-        Stage { shop: &shop, load, watch, began: Instant::now(), points: Vec::new(), last_run: String::new() };
+    let mut stage = Stage::new(shop, load)?;
     let began = now();
     let told = [good(&mut stage)?, bad(&mut stage)?, slow(&mut stage)?, outage(&mut stage)?];
     print!("{}", table(&told));
     let records = stage.load.read()?;
     let lost = records.iter().filter(|record| record.failed() && record.version.is_none()).count();
     println!("\n{} requests in all; {lost} lost on the way (answered by no version).", records.len());
-    picture(&args.picture, &stage.points, records, began)?;
+    picture(&args.picture, &stage.weights, records, began)?;
     println!("Picture of weight and error ratio: {}", args.picture.display());
     Ok(told.iter().all(|story| story.kept))
 }
 
-impl Stage<'_> {
-    fn tell(&mut self, title: &str) {
-        println!("\n== {title}");
-        self.began = Instant::now();
-    }
-
-    /// Follows the run that begins now until it ends; one line a change.
-    fn follow(&mut self, what: &str, within: Duration, mut done: impl FnMut(&View) -> bool) -> Result<View> {
-        let (began, points, last_run) = (self.began, &mut self.points, self.last_run.clone());
-        let mut told = |view: &View| {
-            points.push(Point { at: now(), weight: view.weight.unwrap_or(0) as f64 });
-            println!("{:6.1} s  {}", began.elapsed().as_secs_f64(), view.line());
-        };
-        self.watch.until(
-            what,
-            within,
-            |view| {
-                if view.run != last_run {
-                    told(view)
-                }
-            },
-            |view| view.run != last_run && done(view),
-        )
-    }
-
-    /// Releases by `kubectl set env` and follows to the end of the run.
-    fn release(&mut self, environment: &[&str]) -> Result<View> {
-        self.shop.release(environment)?;
-        println!(
-            "{:6.1} s  kubectl set env deployment/auth {}",
-            self.began.elapsed().as_secs_f64(),
-            environment.join(" ")
-        );
-        let view = self.follow("the release to end", Duration::from_secs(180), |view| {
-            matches!(view.last_run_phase.as_str(), "Succeeded" | "RolledBack" | "Superseded" | "Cancelled")
-                && matches!(view.phase.as_str(), "Idle" | "Refused")
-        })?;
-        self.last_run.clone_from(&view.run);
-        Ok(view)
-    }
-
-    fn end(
-        &mut self,
-        story: &'static str,
-        promised: &'static str,
-        view: &View,
-        began: f64,
-        canary: &str,
-    ) -> Result<Told> {
-        // The last answers are still on their way into the file.
-        std::thread::sleep(Duration::from_millis(1500));
-        let records = self.load.read()?;
-        let figures = exposure(records, began, now(), canary, 250.0);
-        for lost in
-            records.iter().filter(|record| record.t >= began && record.failed() && record.version.is_none()).take(5)
-        {
-            println!(
-                "          lost on the way: status {} after {:.0} ms, {}",
-                lost.status,
-                lost.ms,
-                lost.error.as_deref().unwrap_or("no version")
-            );
-        }
-        let ended = view.last_run_phase.clone();
-        // One slow answer of a version that was promoted is no exposure.
-        let seconds = figures.seconds.filter(|_| ended != "Succeeded");
-        let figures = Exposure { seconds, ..figures };
-        let kept = ended == promised && figures.lost == 0;
-        println!(
-            "{:6.1} s  {ended}: {}",
-            self.began.elapsed().as_secs_f64(),
-            if kept { "as promised" } else { "NOT as promised" }
-        );
-        Ok(Told { story, promised, ended, kept, took: self.began.elapsed(), figures })
-    }
-
-    /// Back to the version that serves, as a person would.
-    fn undo(&mut self) -> Result<()> {
-        self.shop.serin(&["undo", "auth"])?;
-        println!("{:6.1} s  kubectl serin undo auth", self.began.elapsed().as_secs_f64());
-        self.watch
-            .until(
-                "the Rollout to be Ready",
-                Duration::from_secs(60),
-                |_| {},
-                |view| view.ready && view.phase == "Idle",
-            )
-            .map(drop)
-    }
+fn begin(stage: &mut Stage, title: &str) -> f64 {
+    println!("\n== {title}");
+    stage.begin()
 }
 
-fn good(stage: &mut Stage<'_>) -> Result<Told> {
-    stage.tell("A good release is promoted (kubectl set image deployment/auth auth=serin.local/auth:v2)");
-    let began = now();
+fn end(
+    stage: &mut Stage,
+    story: &'static str,
+    promised: &'static str,
+    view: &View,
+    began: f64,
+    canary: &str,
+) -> Result<Told> {
+    let figures = stage.exposure(began, canary, 250.0)?;
+    let records = stage.load.read()?;
+    for lost in records.iter().filter(|record| record.t >= began && record.failed() && record.version.is_none()).take(5)
+    {
+        println!(
+            "          lost on the way: status {} after {:.0} ms, {}",
+            lost.status,
+            lost.ms,
+            lost.error.as_deref().unwrap_or("no version")
+        );
+    }
+    let ended = view.last_run_phase.clone();
+    // One slow answer of a version that was promoted is no exposure.
+    let seconds = figures.seconds.filter(|_| ended != "Succeeded");
+    let figures = Exposure { seconds, ..figures };
+    let kept = ended == promised && figures.lost == 0;
+    stage.say(&format!("{ended}: {}", if kept { "as promised" } else { "NOT as promised" }));
+    Ok(Told { story, promised, ended, kept, took: stage.took(), figures })
+}
+
+fn good(stage: &mut Stage) -> Result<Told> {
+    let began = begin(stage, "A good release is promoted (kubectl set image deployment/auth auth=serin.local/auth:v2)");
     stage.shop.kubectl(&["set", "image", "deployment/auth", "auth=serin.local/auth:v2"])?;
-    let view = stage.follow("the release to end", Duration::from_secs(180), |view| {
-        view.last_run_phase == "Succeeded" && view.phase == "Idle"
-    })?;
-    stage.last_run.clone_from(&view.run);
+    let view = stage.follow_to_the_end()?;
     let status = stage.shop.kubectl(&["rollout", "status", "deployment/auth", "--timeout=20s"])?;
     println!("          kubectl rollout status: {}", status.lines().last().unwrap_or_default());
-    stage.end("good release", "Succeeded", &view, began, "v2")
+    end(stage, "good release", "Succeeded", &view, began, "v2")
 }
 
-fn bad(stage: &mut Stage<'_>) -> Result<Told> {
-    stage.tell("A bad release (20 % errors) is rolled back");
-    let began = now();
+fn bad(stage: &mut Stage) -> Result<Told> {
+    let began = begin(stage, "A bad release (20 % errors) is rolled back");
     let view = stage.release(&["VERSION=v3-bad", "FAULT_ERRORS=20%"])?;
-    let told = stage.end("bad release", "RolledBack", &view, began, "v3-bad")?;
+    let told = end(stage, "bad release", "RolledBack", &view, began, "v3-bad")?;
     stage.undo()?;
     Ok(told)
 }
 
-fn slow(stage: &mut Stage<'_>) -> Result<Told> {
-    stage.tell("A slow release (30 % of the requests take 400 ms) is rolled back");
-    let began = now();
+fn slow(stage: &mut Stage) -> Result<Told> {
+    let began = begin(stage, "A slow release (30 % of the requests take 400 ms) is rolled back");
     let view = stage.release(&["VERSION=v4-slow", "FAULT_LATENCY=400ms", "FAULT_LATENCY_SHARE=30%"])?;
-    let told = stage.end("slow release", "RolledBack", &view, began, "v4-slow")?;
+    let told = end(stage, "slow release", "RolledBack", &view, began, "v4-slow")?;
     stage.undo()?;
     Ok(told)
 }
 
 /// The outage begins when the canary has its first weight and lasts 20 seconds.
-fn outage(stage: &mut Stage<'_>) -> Result<Told> {
-    stage.tell("An outage hits both versions (20 % errors): held, not rolled back");
-    let began = now();
-    stage.shop.release(&["VERSION=v5"])?;
-    stage.follow("the canary to get traffic", Duration::from_secs(60), |view| {
-        view.weight.unwrap_or(0) > 0 && view.phase == "Shifting"
-    })?;
-    stage.shop.faults(&json!({"errors": "20%"}))?;
-    println!("{:6.1} s  the outage begins: all pods answer 20 % errors", stage.began.elapsed().as_secs_f64());
-    let held = stage.follow("a hold", Duration::from_secs(30), |view| view.message.contains("both versions are bad"));
-    std::thread::sleep(Duration::from_secs(20));
-    eventually("the faults to be switched off", Duration::from_secs(20), || {
-        stage.shop.faults(&json!({"errors": "0%"})).map(Some)
-    })?;
-    println!("{:6.1} s  the outage is over", stage.began.elapsed().as_secs_f64());
-    let view = stage.follow("the release to end", Duration::from_secs(180), |view| {
-        matches!(view.last_run_phase.as_str(), "Succeeded" | "RolledBack")
-            && matches!(view.phase.as_str(), "Idle" | "Refused")
-    })?;
-    stage.last_run.clone_from(&view.run);
-    let mut told = stage.end("outage of both", "Succeeded", &view, began, "v5")?;
-    told.kept &= held.is_ok();
+fn outage(stage: &mut Stage) -> Result<Told> {
+    let began = begin(stage, "An outage hits both versions (20 % errors): held, not rolled back");
+    let outage = stage.outage("v5", Duration::from_secs(20))?;
+    let mut told = end(stage, "outage of both", "Succeeded", &outage.end, began, "v5")?;
+    told.kept &= outage.held;
     Ok(told)
 }
 
@@ -270,13 +169,13 @@ fn table(told: &[Told]) -> String {
 }
 
 /// An SVG of weight, and of the error ratio of each second, over time.
-fn picture(path: &std::path::Path, points: &[Point], records: &[load::Record], began: f64) -> Result<()> {
+fn picture(path: &std::path::Path, weights: &[Weighted], records: &[load::Record], began: f64) -> Result<()> {
     let span = (now() - began).max(1.0);
     let (width, height) = (1000.0, 300.0);
     let x = |at: f64| 50.0 + (at - began) / span * (width - 70.0);
     let y = |percent: f64| height - 40.0 - percent / 100.0 * (height - 70.0);
     let mut weight = format!("M {:.1} {:.1}", x(began), y(0.0));
-    for point in points {
+    for point in weights {
         let _ = write!(weight, " H {:.1} V {:.1}", x(point.at), y(point.weight));
     }
     let _ = write!(weight, " H {:.1}", x(began + span));

@@ -6,6 +6,7 @@ use serde_json::json;
 use serin_e2e::{
     cluster::{eventually, get, list},
     exposure::now,
+    stage::Stage,
     traffic::Load,
 };
 
@@ -118,23 +119,14 @@ fn a_version_that_crashes_is_refused() {
 
 /// The canary gets traffic and answers nothing.
 fn silent(name: &str, fault: &str) {
-    let (shop, _load) = open_shop(name, &short_steps(), |_| {});
-    shop.release(&["VERSION=canary", fault]).expect("release");
-    let weighted = eventually("the first weight", MINUTE, || {
-        let run = shop.run()?;
-        Ok(run.filter(|run| run["status"]["weight"]["set"].as_i64() > Some(0)).map(|_| now()))
-    })
-    .expect("weight");
-    let run = eventually("weight 0", MINUTE, || {
-        let run = shop.run()?;
-        Ok(run.filter(|run| run["status"]["weight"]["set"].as_i64() == Some(0)))
-    })
-    .expect("weight 0");
-    let took = now() - weighted;
-    println!("      weight 0 after {took:.1} s: {}", run["status"]["message"]);
+    let (shop, load) = open_shop(name, &short_steps(), |_| {});
+    let mut stage = Stage::new(shop, load).expect("a stage");
+    stage.deploy(&["VERSION=canary", fault]).expect("release");
+    let (took, said) = stage.taken_back().expect("weight 0");
+    println!("      weight 0 after {took:.1} s: {said}");
     assert!(took < 15.0, "weight 0 after {took:.1} s");
-    shop.run_in("RolledBack", None, 2 * MINUTE).expect("RolledBack");
-    assert_tidy(&shop);
+    stage.shop.run_in("RolledBack", None, 2 * MINUTE).expect("RolledBack");
+    assert_tidy(&stage.shop);
 }
 
 #[test]
@@ -149,23 +141,12 @@ fn a_canary_that_refuses_connections_loses_its_traffic() {
 
 #[test]
 fn an_outage_of_both_versions_is_held_and_goes_on_by_itself() {
-    let (shop, _load) = open_shop("outage", &short_steps(), |_| {});
-    shop.release(&["VERSION=canary"]).expect("release");
-    eventually("the first weight", MINUTE, || {
-        Ok(shop.run()?.filter(|run| run["status"]["weight"]["set"].as_i64() > Some(0)))
-    })
-    .expect("weight");
-    shop.faults(&json!({"errors": "20%"})).expect("faults");
-    eventually("a hold for a shared fault", MINUTE, || {
-        Ok(shop.run()?.filter(|run| run["status"]["waiting"]["reason"] == "SharedFault"))
-    })
-    .expect("held");
-    std::thread::sleep(Duration::from_secs(20));
-    let run = shop.run().expect("kubectl").expect("a run");
-    assert_eq!(run["status"]["phase"], "Shifting", "{}", run["status"]["message"]);
-    shop.faults(&json!({"errors": "0%"})).expect("faults");
-    shop.run_in("Succeeded", None, 4 * MINUTE).expect("Succeeded");
-    assert_tidy(&shop);
+    let (shop, load) = open_shop("outage", &short_steps(), |_| {});
+    let mut stage = Stage::new(shop, load).expect("a stage");
+    let outage = stage.outage("canary", Duration::from_secs(20)).expect("an outage");
+    assert!(outage.held, "the run says that it holds for it");
+    assert_eq!(outage.end.last_run_phase, "Succeeded", "{}", outage.end.message);
+    assert_tidy(&stage.shop);
 }
 
 #[test]

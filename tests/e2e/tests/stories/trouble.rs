@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use serin_e2e::{
     cluster::{SERIN, eventually, get, helm, install, kubectl, kubectl_with, list},
     exposure::now,
+    serin::{Audit, leader, memory},
     shop::{Shop, repository},
     watch::{View, Watch},
 };
@@ -13,10 +14,6 @@ use serin_e2e::{
 use super::{assert_tidy, figures, open_shop, phase, serin, short_steps};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn name_of(object: &Value) -> String {
-    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
-}
 
 /// Steps that a run stays at until told otherwise.
 fn long_steps() -> Value {
@@ -35,44 +32,14 @@ fn weighted(shop: &Shop, weight: u32) -> Value {
     run.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Names of Serin's pods.
-fn controllers() -> Vec<String> {
-    let pods = list(SERIN, "pods").expect("kubectl");
-    pods.iter().filter(|pod| pod["metadata"]["labels"]["app.kubernetes.io/name"] == "serin").map(name_of).collect()
-}
-
 /// Waits until one controller leads and another stands by.
 fn standby() {
     kubectl(&["-n", SERIN, "rollout", "status", "deployment/serin", "--timeout=60s"]).expect("two controllers");
 }
 
-/// The process of a pod, where the node's processes can be seen.
-fn process_of(pod: &str) -> Option<u32> {
-    let wanted = format!("POD_NAME={pod}");
-    let processes =
-        fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    processes.into_iter().find(|process| {
-        let of = |file: &str| fs::read(format!("/proc/{process}/{file}")).unwrap_or_default();
-        of("comm").trim_ascii() == b"serin"
-            && of("environ").split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
-    })
-}
-
-/// The controller that leads: its pod, and its process where that can be seen.
-fn leader() -> (String, Option<u32>) {
-    let leader = eventually("a leader that lives", MINUTE, || {
-        let lease = get(SERIN, "lease", "serin")?.unwrap_or_default();
-        let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
-        Ok(controllers().contains(&holder).then_some(holder))
-    });
-    let leader = leader.expect("a leader");
-    let process = process_of(&leader);
-    (leader, process)
-}
-
 /// Waits until the Rollout is so, and at once SIGKILL for the leader, whose pod does not come back. When that was.
 fn kill_when(watch: &Watch, what: &str, so: impl Fn(&View) -> bool) -> f64 {
-    let (leader, process) = leader();
+    let (leader, process) = leader().expect("a leader");
     let view = watch.until(what, MINUTE, |_| {}, so).unwrap_or_else(|error| panic!("{error}"));
     let at = now();
     // A forced delete alone leaves the process its time to say goodbye.
@@ -245,61 +212,25 @@ fn another_manager_is_repaired_once_and_not_fought() {
     assert_tidy(&shop);
 }
 
-/// Serin's memory in bytes, and where that is known from.
-fn memory() -> Vec<(String, u64)> {
-    let pods = controllers();
-    let resident = |pod: &String| {
-        let status = fs::read_to_string(format!("/proc/{}/status", process_of(pod)?)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        Some((pod.clone(), line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024))
-    };
-    let seen: Vec<_> = pods.iter().filter_map(resident).collect();
-    if !seen.is_empty() {
-        return seen;
-    }
-    let nodes = list("", "nodes").expect("kubectl");
-    let summaries = nodes.iter().map(|node| {
-        let text = kubectl(&["get", "--raw", &format!("/api/v1/nodes/{}/proxy/stats/summary", name_of(node))])
-            .expect("the kubelet's figures");
-        serde_json::from_str::<Value>(&text).expect("JSON")
-    });
-    let all: Vec<Value> =
-        summaries.flat_map(|summary| summary["pods"].as_array().cloned().unwrap_or_default()).collect();
-    let ours = all.iter().filter(|pod| pod["podRef"]["namespace"] == SERIN);
-    ours.filter_map(|pod| Some((pod["podRef"]["name"].as_str()?.to_owned(), pod["memory"]["rssBytes"].as_u64()?)))
-        .collect()
-}
-
 #[test]
 fn at_rest_it_asks_for_nothing_and_is_small() {
     let (shop, _load) = open_shop("atrest", &short_steps(), |_| {});
-    let audit = std::env::var("AUDIT_LOG").expect("AUDIT_LOG: run these by tests/run");
-    let seconds = std::env::var("SERIN_IDLE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
     // the last words of what came before
     std::thread::sleep(Duration::from_secs(8));
-    let before = fs::metadata(&audit).expect("the audit log").len();
-    std::thread::sleep(Duration::from_secs(seconds));
-    let log = fs::read(&audit).expect("the audit log");
-    let new = String::from_utf8_lossy(log.get(usize::try_from(before).expect("a size")..).expect("it only grows"))
-        .into_owned();
-    let asked: Vec<Value> = new
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|line| line["userAgent"].as_str().is_some_and(|agent| agent.starts_with("serin/")))
-        .collect();
-    let renewals = asked.iter().filter(|line| line["objectRef"]["resource"] == "leases").count();
-    let watches = asked.iter().filter(|line| line["verb"] == "watch").count();
-    let others: Vec<String> = asked
-        .iter()
-        .filter(|line| line["objectRef"]["resource"] != "leases" && line["verb"] != "watch")
-        .map(|line| format!("{} {}", line["verb"], line["requestURI"]))
-        .collect();
-    println!("      in {seconds} s: {renewals} for leases, {watches} watches ended, {} others", others.len());
-    assert!(renewals > 0, "its requests are in the audit log");
-    assert_eq!(others, Vec::<String>::new());
+    let audit = Audit::start().expect("the audit log");
+    std::thread::sleep(MINUTE);
+    let asked = audit.asked().expect("the audit log");
+    println!(
+        "      in a minute: {} for leases, {} watches ended, {} others",
+        asked.leases,
+        asked.watches,
+        asked.others.len()
+    );
+    assert!(asked.leases > 0, "its requests are in the audit log");
+    assert_eq!(asked.others, Vec::<String>::new());
     assert_eq!(phase(&shop), "Idle");
 
-    let memory = memory();
+    let memory = memory().expect("its memory");
     assert!(!memory.is_empty(), "its memory is known");
     for (pod, bytes) in memory {
         let mebibytes = bytes / 1024 / 1024;
