@@ -1,6 +1,7 @@
 //! The environment, parsed once into values that can't be wrong.
 
 use crate::faults::{Faults, Share};
+use crate::page::Page;
 use crate::users::Users;
 use axum::http::HeaderValue;
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use thiserror::Error;
 const SHORTEST_KEY: usize = 16;
 
 /// The faults that the environment may name; any other `FAULT_*` is a typing error that would silently test nothing.
-const FAULT_NAMES: [&str; 10] = [
+const FAULT_NAMES: [&str; 11] = [
     "FAULT_CONTROL",
     "FAULT_CRASH",
     "FAULT_ERRORS",
@@ -21,6 +22,7 @@ const FAULT_NAMES: [&str; 10] = [
     "FAULT_HANG_ALL",
     "FAULT_LATENCY",
     "FAULT_LATENCY_SHARE",
+    "FAULT_METRICS",
     "FAULT_NEVER_READY",
     "FAULT_REFUSE",
     "FAULT_SEED",
@@ -150,6 +152,10 @@ impl Vars {
         self.text(name).map(|text| text.parse().map_err(|_| invalid(name, Share::EXPECTED, text))).transpose()
     }
 
+    fn page(&self, name: &str) -> Result<Option<Page>, ConfigError> {
+        self.text(name).map(|text| text.parse().map_err(|_| invalid(name, Page::EXPECTED, text))).transpose()
+    }
+
     fn address(&self, name: &str, default: &str) -> Result<SocketAddr, ConfigError> {
         let text = self.text(name).unwrap_or(default);
         text.parse().map_err(|_| invalid(name, "an address and port such as 0.0.0.0:8080", text))
@@ -187,6 +193,7 @@ impl Vars {
             never_ready: self.flag("FAULT_NEVER_READY")?,
             hang: self.flag("FAULT_HANG")?,
             hang_all: self.flag("FAULT_HANG_ALL")?,
+            metrics: self.page("FAULT_METRICS")?.unwrap_or_default(),
         })
     }
 
@@ -239,6 +246,7 @@ mod tests {
             ("FAULT_LATENCY_SHARE", "30%"),
             ("FAULT_CRASH", "after 5s"),
             ("FAULT_REFUSE", "true"),
+            ("FAULT_METRICS", "cut"),
             ("FAULT_CONTROL", "true"),
             ("FAULT_HANG", "false"),
         ])
@@ -248,6 +256,7 @@ mod tests {
         assert_eq!(config.faults.latency_share, "30%".parse().unwrap());
         assert_eq!(config.crash, Some(Duration::from_secs(5)));
         assert!(config.refuse && !config.faults.hang);
+        assert_eq!(config.faults.metrics, Page::Cut);
         assert_eq!(config.control.map(|address| address.port()), Some(8081));
         assert_eq!(parse(&[("FAULT_CRASH", "start")]).unwrap().crash, Some(Duration::ZERO));
         assert_eq!(parse(&[("FAULT_LATENCY", "1s")]).unwrap().faults.latency_share, Share::ALL);
@@ -260,6 +269,11 @@ mod tests {
             ("FAULT_LATENCY", "400", "FAULT_LATENCY: expected a duration such as 400ms or 5s, found \"400\""),
             ("FAULT_CRASH", "5s", "FAULT_CRASH: expected \"start\" or \"after 5s\", found \"5s\""),
             ("FAULT_HANG", "yes", "FAULT_HANG: expected true or false, found \"yes\""),
+            (
+                "FAULT_METRICS",
+                "none",
+                "FAULT_METRICS: expected right, cut, huge, endless, binary, nan, negative or misread, found \"none\"",
+            ),
             ("FAULT_SEED", "x", "FAULT_SEED: expected a whole number from 0, found \"x\""),
             ("LISTEN", "8080", "LISTEN: expected an address and port such as 0.0.0.0:8080, found \"8080\""),
             ("VERSION", "v\n2", "VERSION: expected text fit for a header, found \"v\\n2\""),

@@ -1,5 +1,6 @@
 //! What goes wrong, and how often. Pure, but for the dice.
 
+use crate::page::Page;
 use serde::Deserialize;
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -57,6 +58,8 @@ pub struct Faults {
     pub hang: bool,
     /// After having been ready once, nothing is answered any more.
     pub hang_all: bool,
+    /// What `/metrics` answers with.
+    pub metrics: Page,
 }
 
 impl Default for Faults {
@@ -68,6 +71,7 @@ impl Default for Faults {
             never_ready: false,
             hang: false,
             hang_all: false,
+            metrics: Page::Right,
         }
     }
 }
@@ -85,6 +89,9 @@ impl Faults {
         }
         let flags = [(self.never_ready, "never ready"), (self.hang, "hang"), (self.hang_all, "hang all")];
         on.extend(flags.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).to_owned()));
+        if self.metrics != Page::Right {
+            on.push(format!("metrics {}", self.metrics));
+        }
         on
     }
 }
@@ -99,6 +106,7 @@ pub struct Change {
     never_ready: Option<bool>,
     hang: Option<bool>,
     hang_all: Option<bool>,
+    metrics: Option<String>,
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -133,6 +141,9 @@ impl Change {
             never_ready: self.never_ready.unwrap_or(before.never_ready),
             hang: self.hang.unwrap_or(before.hang),
             hang_all: self.hang_all.unwrap_or(before.hang_all),
+            metrics: parse_or("metrics", Page::EXPECTED, self.metrics.as_deref(), before.metrics, |text| {
+                text.parse().ok()
+            })?,
         })
     }
 }
@@ -247,6 +258,8 @@ mod tests {
         assert_eq!(after, Faults { errors: Share(0.2), ..before });
         let end: Change = serde_json::from_str(r#"{"errors": "0%", "hang": false}"#).unwrap();
         assert_eq!(end.apply(after).unwrap(), Faults::default());
+        let cut: Change = serde_json::from_str(r#"{"metrics": "cut"}"#).unwrap();
+        assert_eq!(cut.apply(before).unwrap(), Faults { metrics: Page::Cut, ..before });
         let wrong: Change = serde_json::from_str(r#"{"latency": "slow"}"#).unwrap();
         let says = wrong.apply(before).unwrap_err().to_string();
         assert_eq!(says, "latency: expected a duration such as 400ms or 5s, found \"slow\"");
@@ -261,8 +274,9 @@ mod tests {
             latency: Duration::from_millis(400),
             latency_share: Share(0.3),
             hang_all: true,
+            metrics: Page::Nan,
             ..Faults::default()
         };
-        assert_eq!(faults.summary(), ["errors 1%", "latency 400ms for 30%", "hang all"]);
+        assert_eq!(faults.summary(), ["errors 1%", "latency 400ms for 30%", "hang all", "metrics nan"]);
     }
 }

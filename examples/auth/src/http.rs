@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::faults::{Change, Live};
 use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::page;
 use crate::token::Signer;
 use crate::users::Users;
 use axum::body::Bytes;
@@ -132,7 +133,9 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     match app.metrics.text() {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, CONTENT_TYPE)], page::body(app.faults.now().metrics, &text)).into_response()
+        }
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }

@@ -10,6 +10,7 @@ pub mod faults;
 mod http;
 mod lifecycle;
 mod metrics;
+pub mod page;
 pub mod token;
 pub mod users;
 

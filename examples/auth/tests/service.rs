@@ -206,6 +206,28 @@ fn errors_and_their_end_at_run_time() {
 }
 
 #[test]
+fn metrics_are_broken_and_right_again_at_run_time() {
+    let service = Service::start(&[("FAULT_METRICS", "cut"), ("FAULT_CONTROL", "true")]);
+    let control = service.control.unwrap();
+    service.token();
+    assert!(!service.get("/metrics").body.ends_with('\n'));
+
+    assert_eq!(post(control, "/faults", r#"{"metrics":"negative"}"#).status, 200);
+    let negative = r#"http_requests_total{code="200",route="/login",method="POST"} -1"#;
+    assert!(service.get("/metrics").body.contains(negative));
+
+    assert_eq!(post(control, "/faults", r#"{"metrics":"endless"}"#).status, 200);
+    let mut stream = TcpStream::connect(service.address).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    let more = BufReader::new(stream).lines().map(Result::unwrap).filter(|line| line == "# and so on").take(3);
+    assert_eq!(more.count(), 3);
+
+    assert_eq!(post(control, "/faults", r#"{"metrics":"right"}"#).status, 200);
+    assert!(service.get("/metrics").body.ends_with("# EOF\n"));
+    assert_eq!(service.log_in("wonderland").status, 200, "requests know nothing of it");
+}
+
+#[test]
 fn no_control_unless_asked_for() {
     let service = Service::start(&[]);
     assert!(service.control.is_none());

@@ -9,7 +9,7 @@ use serin_e2e::{
     traffic::Load,
 };
 
-use super::{assert_tidy, gateway, serin, short_steps};
+use super::{assert_tidy, gateway, open_shop, serin, short_steps};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -346,4 +346,57 @@ fn a_metric_that_does_not_exist_holds_the_run_and_is_named() {
     assert_tidy(&shop);
     let failed = load.read().expect("records").iter().filter(|record| record.failed()).count();
     assert_eq!(failed, 0);
+}
+
+/// Kinds of broken metrics pages (examples/auth), and what is read about each.
+const PAGES: &[(&str, &[&str])] = &[
+    ("cut", &["line ", "and then nothing: the text was cut"]),
+    ("huge", &["expected at most 10485760 bytes of metrics", "have the pod expose fewer series"]),
+    ("endless", &["expected the whole text within 800ms", "no end; have the path answer faster"]),
+    ("binary", &["line 1: expected UTF-8 text, found byte 0x00", "is this the port and path of the metrics?"]),
+    ("nan", &["line ", "expected a whole number of requests, 0 or more, found NaN in `http_requests_total{"]),
+    ("negative", &["line ", "found the negative -", "name a counter of requests"]),
+];
+
+#[test]
+fn a_pod_whose_metrics_page_is_broken_holds_the_run_until_it_is_right_again() {
+    let (shop, mut load) = open_shop("page", &json!([{"weight": 50, "bake": "10s"}]), |_| {});
+    shop.release(&["VERSION=canary"]).expect("release");
+    eventually("weight 50", MINUTE, || Ok(shop.run()?.filter(|run| run["status"]["weight"]["set"] == 50)))
+        .expect("weight");
+
+    // whatever is wrong with the page, it is said, and nothing moves
+    for (page, says) in PAGES {
+        shop.faults(&json!({"metrics": page})).expect("faults");
+        let held = eventually(&format!("a hold for a page that is {page}"), MINUTE, || {
+            let run = shop.run()?.unwrap_or_default();
+            let waiting = &run["status"]["waiting"];
+            let message = waiting["message"].as_str().unwrap_or_default();
+            match waiting["reason"] == "NoData" && says.iter().all(|said| message.contains(said)) {
+                true => Ok(Some(run)),
+                false => Err(format!("found {message}")),
+            }
+        });
+        let held = held.unwrap_or_else(|error| panic!("{error}"));
+        println!("      {page}: {}", held["status"]["waiting"]["message"].as_str().unwrap_or_default());
+        assert_eq!(
+            (&held["status"]["phase"], &held["status"]["weight"]["set"]),
+            (&json!("Shifting"), &json!(50)),
+            "{page}"
+        );
+    }
+
+    // right again, it goes on by itself
+    shop.faults(&json!({"metrics": "right"})).expect("faults");
+    shop.run_in("Succeeded", None, 2 * MINUTE).expect("Succeeded");
+    shop.idle().expect("Ready");
+    assert_tidy(&shop);
+    let failed = load.read().expect("records").iter().filter(|record| record.failed()).count();
+    assert_eq!(failed, 0, "traffic stays where it is");
+
+    // and labels that a careless parser takes for the number hide no error
+    shop.release(&["VERSION=worse", "FAULT_METRICS=misread", "FAULT_ERRORS=50%"]).expect("release");
+    let run = shop.run_in("RolledBack", None, 2 * MINUTE).expect("RolledBack");
+    assert_eq!(run["status"]["reason"], "SloViolated", "{}", run["status"]["message"]);
+    assert_tidy(&shop);
 }
