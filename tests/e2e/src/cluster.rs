@@ -78,14 +78,14 @@ pub fn install(chart: &str, settings: &[&str]) -> Result<()> {
     for setting in settings {
         args.extend(["--set", setting]);
     }
-    helm(&args)
+    helm(&args).map(drop)
 }
 
-/// Runs helm.
-pub fn helm(args: &[&str]) -> Result<()> {
+/// Runs helm; its output, or its error as it said it.
+pub fn helm(args: &[&str]) -> Result<String> {
     let output =
         Command::new("helm").args(args).stdin(Stdio::null()).output().map_err(|error| format!("helm: {error}"))?;
-    said("helm", args, &output).map(drop)
+    said("helm", args, &output)
 }
 
 /// Asks again and again until there is an answer.

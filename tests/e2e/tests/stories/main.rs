@@ -1,5 +1,6 @@
 //! Stories on a real cluster with real load. They need KUBECONFIG and GATEWAY_URL, and run one after another: tests/run.
 
+mod chart;
 mod gates;
 mod input;
 mod people;
