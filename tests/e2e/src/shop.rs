@@ -10,22 +10,22 @@ use crate::{
     traffic::beside_us,
 };
 
+/// Label of the namespaces that are made here, and may be deleted.
+const OURS: &str = "serin-e2e";
+
 /// The namespace; it is deleted with this value.
 pub struct Shop {
     /// Its name.
     pub namespace: String,
     /// Host name of its route.
     pub host: String,
-    keep: bool,
 }
 
 impl Drop for Shop {
     fn drop(&mut self) {
-        if !self.keep {
-            // Rollouts first: their finalizer puts the Deployment back while its objects still stand.
-            let _ = kubectl(&["-n", &self.namespace, "delete", "rollouts.serin.dev", "--all", "--timeout=60s"]);
-            let _ = kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
-        }
+        // Rollouts first: their finalizer puts the Deployment back while its objects still stand.
+        let _ = kubectl(&["-n", &self.namespace, "delete", "rollouts.serin.dev", "--all", "--timeout=60s"]);
+        let _ = kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
     }
 }
 
@@ -36,11 +36,21 @@ pub fn repository() -> PathBuf {
 }
 
 impl Shop {
-    /// Makes it: Deployment, Service and HTTPRoute as in examples/auth, running version v1.
+    /// Makes it: Deployment, Service and HTTPRoute as in examples/auth, running version v1. An earlier shop of this name
+    /// is replaced; a namespace that is none of ours is an error.
     pub fn open(namespace: &str) -> Result<Self> {
-        let _ = kubectl(&["delete", "namespace", namespace, "--ignore-not-found", "--timeout=60s"]);
-        kubectl(&["create", "namespace", namespace])?;
-        let shop = Self { namespace: namespace.to_owned(), host: format!("{namespace}.example.com"), keep: false };
+        if let Some(found) = get("", "namespace", namespace)? {
+            if found["metadata"]["labels"][OURS].is_null() {
+                return Err(format!(
+                    "expected no namespace {namespace}, found one that is not ours: rename or delete it"
+                ));
+            }
+            kubectl(&["delete", "namespace", namespace, "--timeout=60s"])?;
+        }
+        let made =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {OURS: ""}}});
+        kubectl_with(&["create", "-f", "-"], &made.to_string())?;
+        let shop = Self { namespace: namespace.to_owned(), host: format!("{namespace}.example.com") };
         for manifest in ["deployment", "service", "httproute"] {
             let file = repository().join(format!("examples/auth/manifests/{manifest}.yaml"));
             let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;

@@ -29,6 +29,9 @@ struct Args {
     /// Serin is there already: don't install the chart.
     #[arg(long)]
     installed: bool,
+    /// Send the load to a public address, too.
+    #[arg(long)]
+    allow_any: bool,
 }
 
 /// A story's end, for the table.
@@ -58,12 +61,13 @@ fn demo(args: &Args) -> Result<bool> {
         install(&repository().join("charts/serin").display().to_string(), &[])?;
     }
     println!("starting auth:v1 (4 pods) with its Service, HTTPRoute and Rollout");
-    let shop = Shop::open("demo")?;
+    let shop = Shop::open("serin-demo")?;
     let steps = json!([{"weight": 5, "bake": "5s"}, {"weight": 25, "bake": "5s"}, {"weight": 50, "bake": "5s"}]);
     shop.rollout(&steps, |_| {})?;
     shop.idle()?;
     println!("load: {} requests/s through the gateway, each answer recorded", args.rate);
-    let load = Load::start(&args.gateway, &shop.host, args.rate, 900, &[])?;
+    let anywhere = args.allow_any.then_some("--allow-any");
+    let load = Load::start(&args.gateway, &shop.host, args.rate, 900, anywhere.as_slice())?;
     let mut stage = Stage::new(shop, load)?;
     let began = now();
     let told = [good(&mut stage)?, bad(&mut stage)?, slow(&mut stage)?, outage(&mut stage)?];
