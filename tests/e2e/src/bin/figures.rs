@@ -258,11 +258,11 @@ impl Measured {
 
     fn outage(&mut self) -> Result<()> {
         let steps = json!([{"weight": 5, "bake": "5s"}, {"weight": 50, "bake": "5s"}]);
-        let mut stage = self.stage("figures-outage", &[], &steps)?;
         let (mut held, mut back, mut promoted, mut after) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for number in 1..=3 {
+            let mut stage = self.stage(&format!("figures-outage-{number}"), &[], &steps)?;
             stage.begin();
-            let outage = stage.outage(&format!("outage-{number}"), Duration::from_secs(60))?;
+            let outage = stage.outage("hit", Duration::from_secs(60))?;
             let seconds = now() - outage.over;
             println!(
                 "   outage {number}: {}, {} {seconds:.1} s after it was over",
