@@ -119,6 +119,13 @@ impl Shop {
         self.kubectl(&args).map(drop)
     }
 
+    /// Releases a version whose pods take 6 seconds to be ready: environment as in a manifest.
+    pub fn release_slowly(&self, environment: &Value) -> Result<()> {
+        let container = json!({"name": "auth", "env": environment, "readinessProbe": {"initialDelaySeconds": 6}});
+        let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}}).to_string();
+        self.kubectl(&["patch", "deployment", "auth", "--patch", &patch]).map(drop)
+    }
+
     /// Switches faults of all running pods, through the API server.
     pub fn faults(&self, faults: &Value) -> Result<()> {
         for pod in list(&self.namespace, "pods")? {

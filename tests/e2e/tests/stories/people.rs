@@ -81,11 +81,11 @@ fn a_paused_run_stays_and_a_bad_version_is_taken_back_all_the_same() {
     let (shop, mut load) = open("paused", &json!([{"weight": 20, "bake": "2s"}, {"weight": 50, "bake": "10m"}]));
     let began = now();
     // paused before the canary has any traffic
-    shop.release(&["VERSION=canary"]).expect("release");
+    shop.release_slowly(&json!([{"name": "VERSION", "value": "canary"}])).expect("release");
     eventually("a run", MINUTE, || shop.run()).expect("a run");
     shop.serin(&["pause", "auth"]).expect("pause");
     waits_for(&shop, "Paused");
-    std::thread::sleep(Duration::from_secs(6));
+    std::thread::sleep(Duration::from_secs(12));
     let run = shop.run().expect("kubectl").expect("a run");
     assert_eq!((&run["status"]["weight"]["set"], &run["status"]["waiting"]["reason"]), (&json!(0), &json!("Paused")));
     let said =

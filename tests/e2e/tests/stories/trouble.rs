@@ -56,20 +56,13 @@ fn in_phase(watch: &Watch, phase: &str) -> f64 {
     kill_when(watch, phase, |view| view.phase == phase)
 }
 
-/// Releases a version whose pods take some seconds to be ready.
-fn release_slowly(shop: &Shop, environment: &Value) {
-    let container = json!({"name": "auth", "env": environment, "readinessProbe": {"initialDelaySeconds": 6}});
-    let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}}).to_string();
-    shop.kubectl(&["patch", "deployment", "auth", "--patch", &patch]).expect("release");
-}
-
 #[test]
 fn killed_in_each_phase_of_a_good_release_it_is_promoted_all_the_same() {
     let (shop, mut load) = open_shop("killgood", &json!([{"weight": 50, "bake": "12s"}]), |_| {});
     standby();
     let sets = list(&shop.namespace, "replicasets").expect("kubectl").len();
     let (watch, began) = (Watch::start(&shop.namespace, "auth").expect("a watch"), now());
-    release_slowly(&shop, &json!([{"name": "VERSION", "value": "canary"}]));
+    shop.release_slowly(&json!([{"name": "VERSION", "value": "canary"}])).expect("release");
     in_phase(&watch, "Preparing");
     standby();
     kill_when(&watch, "weight 50", |view| view.phase == "Shifting" && view.weight == Some(50));
@@ -89,7 +82,8 @@ fn killed_in_each_phase_of_a_bad_release_it_is_taken_back_all_the_same() {
     let (shop, mut load) = open_shop("killbad", &short_steps(), |_| {});
     standby();
     let (watch, began) = (Watch::start(&shop.namespace, "auth").expect("a watch"), now());
-    release_slowly(&shop, &json!([{"name": "VERSION", "value": "canary"}, {"name": "FAULT_ERRORS", "value": "50%"}]));
+    shop.release_slowly(&json!([{"name": "VERSION", "value": "canary"}, {"name": "FAULT_ERRORS", "value": "50%"}]))
+        .expect("release");
     in_phase(&watch, "Preparing");
     standby();
     let killed = kill_when(&watch, "weight", |view| view.phase == "Shifting" && view.weight > Some(0));
