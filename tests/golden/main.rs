@@ -73,6 +73,7 @@ fn trace(told: &[Told]) -> String {
 
 fn tell(setting: Setting) -> String {
     let mut sim = Sim::new(setting);
+    sim.controllers[0].tells = true;
     while sim.passed < AT_MOST && !(sim.ending && !sim.is_under_way() && sim.quiet > QUIET) {
         sim.step();
     }

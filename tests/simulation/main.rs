@@ -28,17 +28,26 @@ fn check(sim: &mut Sim, at_most: i64) -> Result<(), String> {
     invariants::i7_idle_is_silent(sim)
 }
 
-fn try_seed(seed: u64, loud: bool) -> Result<(), String> {
+fn try_seed(seed: u64) -> Result<(), String> {
+    check(&mut Sim::new(Setting::of_seed(seed)), AT_MOST).map_err(|_| tell_seed(seed, false))
+}
+
+/// The same once more, with what happened before the promise was broken.
+fn tell_seed(seed: u64, loud: bool) -> String {
     let mut sim = Sim::new(Setting::of_seed(seed));
+    sim.traces = true;
     sim.loud = loud;
     let setting = format!("{:?}", sim.setting);
-    check(&mut sim, AT_MOST).map_err(|broken| {
-        let trace: Vec<String> = sim.trace.iter().rev().take(60).rev().cloned().collect();
-        format!(
-            "{}\nseed {seed}: {broken}\n{setting}\n(replay: SERIN_SEED={seed} cargo test --test simulation)",
-            trace.join("\n")
-        )
-    })
+    match check(&mut sim, AT_MOST) {
+        Ok(()) => format!("seed {seed}: no promise is broken"),
+        Err(broken) => {
+            let trace: Vec<String> = sim.trace.iter().rev().take(60).rev().cloned().collect();
+            format!(
+                "{}\nseed {seed}: {broken}\n{setting}\n(replay: SERIN_SEED={seed} cargo test --test simulation)",
+                trace.join("\n")
+            )
+        }
+    }
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -48,7 +57,9 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn no_seed_breaks_a_promise() {
     if let Some(seed) = number("SERIN_SEED") {
-        return try_seed(seed, true).unwrap_or_else(|broken| panic!("{broken}"));
+        let told = tell_seed(seed, true);
+        println!("{told}");
+        return try_seed(seed).unwrap_or_else(|broken| panic!("{broken}"));
     }
     let (first, seeds) = (number("SERIN_FIRST").unwrap_or(0), number("SERIN_SEEDS").unwrap_or(1_000));
     let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
@@ -57,7 +68,7 @@ fn no_seed_breaks_a_promise() {
             move || {
                 (first..first + seeds)
                     .filter(|seed| seed % threads == thread)
-                    .filter_map(|seed| try_seed(seed, false).err().inspect(|broken| println!("{broken}\n")))
+                    .filter_map(|seed| try_seed(seed).err().inspect(|broken| println!("{broken}\n")))
                     .collect::<Vec<_>>()
             }
         };

@@ -7,10 +7,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serin::{
-    api::{Phase, Policy, RolloutRun, RolloutRunStatus, SloKind, validate},
-    controller::{Verb, World, Write, look_after, move_run, plan, seen, to_close},
+    api::{Phase, Policy, Rollout, RolloutRun, RolloutRunStatus, SloKind, validate},
+    controller::{Seen, Verb, World, Write, look_after, move_run, plan, seen, to_close},
     engine::{Action, Latch, Note},
     evidence::{Count, Evidence, Sample, Slo, Split},
 };
@@ -31,6 +31,8 @@ const FIGURES: i64 = 2_000;
 struct Cache {
     position: usize,
     objects: BTreeMap<String, Rc<Object>>,
+    /// Something changed since `Serin::refresh`.
+    fresh: bool,
     /// Shows nothing new for so long.
     stalled: i64,
 }
@@ -44,10 +46,12 @@ struct Ledger {
 }
 
 struct Sensor {
+    policy: Policy,
     ledger: Ledger,
     saved: i64,
     figures: i64,
-    blind: Option<String>,
+    /// As the last reading has it.
+    seen: Seen,
 }
 
 enum Step {
@@ -82,6 +86,8 @@ pub struct Told {
 pub struct Serin {
     pub name: String,
     caches: BTreeMap<Kind, Cache>,
+    /// What the caches show, kept until they show something else.
+    world: Option<World>,
     /// Writes that the caches have not shown yet: version (0: a delete) and when.
     pending: Vec<(Kind, String, u64, i64)>,
     sensors: BTreeMap<String, Sensor>,
@@ -95,6 +101,8 @@ pub struct Serin {
     latch: Latch,
     /// Left out on purpose, to see that the checks notice.
     pub sabotage: Option<fn(&Action) -> bool>,
+    /// Its decisions are kept in `told`.
+    pub tells: bool,
     pub told: Vec<Told>,
     looks: u64,
     /// Decisions that differed when asked twice.
@@ -115,11 +123,13 @@ impl Serin {
         let cache = |kind: Kind| Cache {
             position: server.log.len(),
             objects: server.list(kind).map(|object| (object.name().to_owned(), Rc::clone(object))).collect(),
+            fresh: true,
             stalled: 0,
         };
         Self {
             name: name.to_owned(),
             caches: KINDS.into_iter().map(|kind| (kind, cache(kind))).collect(),
+            world: None,
             pending: Vec::new(),
             sensors: BTreeMap::new(),
             steps: VecDeque::new(),
@@ -130,6 +140,7 @@ impl Serin {
             changed: true,
             latch: server.latch,
             sabotage: None,
+            tells: false,
             told: Vec::new(),
             looks: 0,
             undecided: false,
@@ -160,6 +171,7 @@ impl Serin {
                     continue;
                 }
                 self.changed = true;
+                cache.fresh = true;
                 match &event.object {
                     Some(object) => cache.objects.insert(event.name.clone(), Rc::clone(object)),
                     None => cache.objects.remove(&event.name),
@@ -182,29 +194,51 @@ impl Serin {
         self.pending.is_empty()
     }
 
-    fn all<T: serde::de::DeserializeOwned + Clone + 'static>(&self, kind: Kind) -> Vec<T> {
-        self.caches[&kind].objects.values().map(|object| object.typed()).collect()
+    /// The objects of this kind, if there is something new.
+    fn news<T: DeserializeOwned + Clone + 'static>(&mut self, kind: Kind, all: bool) -> Option<Vec<T>> {
+        let cache = self.caches.get_mut(&kind).expect("a cache of every kind");
+        let fresh = std::mem::take(&mut cache.fresh) || all;
+        fresh.then(|| cache.objects.values().map(|object| object.typed()).collect())
     }
 
-    /// What production's caches would show of the Rollout.
-    pub fn world(&self) -> Option<World> {
-        let others: Vec<serin::api::Rollout> = self.all(Kind::Rollout);
-        let rollout = others.first()?.clone();
-        let mut runs: Vec<RolloutRun> = self.all(Kind::Run);
-        runs.sort_by_key(|run| {
-            run.metadata.name.as_deref().and_then(|name| name.rsplit_once('-')?.1.parse::<u64>().ok())
-        });
-        Some(World {
-            rollout,
-            runs,
-            others,
-            deployment: self.all(Kind::Deployment).into_iter().next(),
-            replica_sets: self.all(Kind::ReplicaSet),
-            pods: self.all(Kind::Pod),
-            services: self.all(Kind::Service),
-            endpoint_slices: self.all(Kind::Endpoints),
-            routes: self.all(Kind::Route),
-        })
+    /// What production's caches would show of the Rollout. Taken out, to be put back after the look.
+    fn refresh(&mut self) -> Option<World> {
+        let before = self.world.take();
+        let all = before.is_none();
+        let others: Option<Vec<Rollout>> = self.news(Kind::Rollout, all);
+        let mut world = match before {
+            Some(world) => world,
+            None => World {
+                rollout: others.as_ref()?.first()?.clone(),
+                runs: Vec::new(),
+                others: Vec::new(),
+                deployment: None,
+                replica_sets: Vec::new(),
+                pods: Vec::new(),
+                services: Vec::new(),
+                endpoint_slices: Vec::new(),
+                routes: Vec::new(),
+            },
+        };
+        if let Some(others) = others {
+            world.rollout = others.first()?.clone();
+            world.others = others;
+        }
+        if let Some(mut runs) = self.news::<RolloutRun>(Kind::Run, all) {
+            runs.sort_by_key(|run| {
+                run.metadata.name.as_deref().and_then(|name| name.rsplit_once('-')?.1.parse::<u64>().ok())
+            });
+            world.runs = runs;
+        }
+        if let Some(deployments) = self.news(Kind::Deployment, all) {
+            world.deployment = deployments.into_iter().next();
+        }
+        world.replica_sets = self.news(Kind::ReplicaSet, all).unwrap_or(world.replica_sets);
+        world.pods = self.news(Kind::Pod, all).unwrap_or(world.pods);
+        world.services = self.news(Kind::Service, all).unwrap_or(world.services);
+        world.endpoint_slices = self.news(Kind::Endpoints, all).unwrap_or(world.endpoint_slices);
+        world.routes = self.news(Kind::Route, all).unwrap_or(world.routes);
+        Some(world)
     }
 
     /// Reads the pods' counters once a second.
@@ -213,14 +247,15 @@ impl Serin {
             return;
         }
         self.next_scrape = now + SCRAPE;
-        let Some(world) = self.world() else { return };
-        let Some(run) = world.active() else { return };
-        let Ok(policy) = validate(&run.spec.policy) else { return };
-        let uid = run.metadata.uid.clone().unwrap_or_default();
-        let status = run.status.clone().unwrap_or_default();
-        let sensor = self.sensors.entry(uid).or_insert_with(|| Sensor::start(&policy, &status, meters, now));
-        self.changed = true;
-        sensor.fold(&policy, run, &status, meters, &world);
+        let Some(world) = self.refresh() else { return };
+        if let Some(run) = world.active() {
+            let status = run.status.clone().unwrap_or_default();
+            let uid = run.metadata.uid.clone().unwrap_or_default();
+            let sensor = self.sensors.entry(uid).or_insert_with(|| Sensor::start(run, &status, meters, now));
+            self.changed = true;
+            sensor.fold(run, &status, meters, &world);
+        }
+        self.world = Some(world);
     }
 
     /// Looks, if there is a reason to: what is to be written is known from here on.
@@ -231,47 +266,54 @@ impl Serin {
         }
         self.changed = false;
         self.due = i64::MAX / 2;
-        let Some(world) = self.world() else { return };
+        let Some(world) = self.refresh() else { return };
         self.began = now;
-        let time = Timestamp::from_millisecond(now).expect("in range");
+        self.look_at(&world, Timestamp::from_millisecond(now).expect("in range"));
+        self.world = Some(world);
+    }
+
+    fn look_at(&mut self, world: &World, time: Timestamp) {
+        let now = time.as_millisecond();
         let mut status = None;
         if let Some(run) = world.active() {
             self.due = now + TICK;
-            status = self.move_run(&world, run, time);
+            status = self.move_run(world, run, time);
         }
-        for run in to_close(&world) {
-            self.act(&[Action::RemoveFinalizer], &world, Some(run), time);
+        for run in to_close(world) {
+            self.act(&[Action::RemoveFinalizer], world, Some(run), time);
         }
-        let looked = look_after(&world, self.latch, status.as_ref(), time);
+        let looked = look_after(world, self.latch, status.as_ref(), time);
         if let Some(write) = looked.status {
             self.steps.push_back(Step::Status(write, Vec::new()));
         }
         let governance = looked.governance;
-        if !governance.actions.is_empty() || !governance.notes.is_empty() {
+        if self.tells && (!governance.actions.is_empty() || !governance.notes.is_empty()) {
             self.told.push(Told { at: now, run: None, actions: governance.actions.clone(), notes: governance.notes });
         }
-        self.act(&governance.actions, &world, None, time);
+        self.act(&governance.actions, world, None, time);
     }
 
     fn move_run(&mut self, world: &World, run: &RolloutRun, time: Timestamp) -> Option<RolloutRunStatus> {
-        let policy = validate(&run.spec.policy).expect("a valid policy");
         let now = time.as_millisecond();
-        let sensor = self.sensors.get_mut(&run.metadata.uid.clone().unwrap_or_default());
+        let policy = validate(&run.spec.policy).expect("a valid policy");
+        let sensor = self.sensors.get_mut(run.metadata.uid.as_deref().unwrap_or_default());
         let (seen, ledger, due) = sensor.map_or_else(Default::default, |sensor| sensor.report(now));
-        let moved = move_run(&policy, world, run, &seen, ledger.clone(), due, time);
+        let mut moved = move_run(&policy, world, run, &seen, ledger.clone(), due, time);
         self.looks += 1;
-        if self.looks.is_multiple_of(8) {
+        if self.looks.is_multiple_of(16) {
             let again = move_run(&policy, world, run, &seen, ledger, due, time);
             self.undecided |= moved.decision != again.decision || moved.status != again.status;
         }
         let decision = moved.decision.clone();
-        self.told.push(Told {
-            at: now,
-            run: Some(decision.status.clone()),
-            actions: decision.actions.clone(),
-            notes: decision.notes.clone(),
-        });
-        if let Some(write) = moved.status.clone() {
+        if self.tells {
+            self.told.push(Told {
+                at: now,
+                run: Some(decision.status.clone()),
+                actions: decision.actions.clone(),
+                notes: decision.notes.clone(),
+            });
+        }
+        if let Some(write) = moved.status.take() {
             let retreat = moved.retreat();
             let retreat =
                 retreat.iter().filter_map(|action| plan(action, world, Some(run), time).ok()).flatten().collect();
@@ -337,7 +379,8 @@ impl Serin {
 }
 
 impl Sensor {
-    fn start(policy: &Policy, status: &RolloutRunStatus, meters: &Meters, now: i64) -> Self {
+    fn start(run: &RolloutRun, status: &RolloutRunStatus, meters: &Meters, now: i64) -> Self {
+        let policy = validate(&run.spec.policy).expect("a valid policy");
         let fresh = || {
             let slo = |slo: &serin::api::ValidSlo| Slo {
                 name: slo.name.clone(),
@@ -353,10 +396,11 @@ impl Sensor {
             }
         };
         let saved = status.ledger.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        Self { ledger: saved.unwrap_or_else(fresh), saved: now, figures: now, blind: Some("no counts yet".into()) }
+        let ledger = saved.unwrap_or_else(fresh);
+        Self { policy, ledger, saved: now, figures: now, seen: Seen::default() }
     }
 
-    fn fold(&mut self, policy: &Policy, run: &RolloutRun, status: &RolloutRunStatus, meters: &Meters, world: &World) {
+    fn fold(&mut self, run: &RolloutRun, status: &RolloutRunStatus, meters: &Meters, world: &World) {
         let step = usize::try_from(status.step.saturating_sub(1)).unwrap_or(0);
         let ledger = &mut self.ledger;
         ledger.evidence.begin_step(step);
@@ -371,7 +415,7 @@ impl Sensor {
             readable.then(|| is.since(was))
         };
         let (stable, canary) = (read(&run.spec.from.hash), read(&run.spec.to.hash));
-        self.blind = (stable.is_none() || canary.is_none()).then(|| "a pod refuses connections".to_owned());
+        let blind = (stable.is_none() || canary.is_none()).then(|| "a pod refuses connections".to_owned());
         let weight = if status.phase == Some(Phase::Shifting) { f64::from(status.weight.set) } else { 0.0 };
         ledger.split.push(canary.map(|meter| meter.requests), stable.map(|meter| meter.requests), weight, 1.0);
         let sample = |slo: &serin::api::ValidSlo| {
@@ -384,13 +428,14 @@ impl Sensor {
             };
             Sample { canary: count(canary), stable: count(stable) }
         };
-        let samples: Vec<Sample> = policy.slos.iter().map(sample).collect();
+        let samples: Vec<Sample> = self.policy.slos.iter().map(sample).collect();
         ledger.evidence.fold(&samples);
         ledger.read = meters.clone();
+        self.seen = seen(&ledger.evidence, &ledger.split, blind);
     }
 
     /// What was seen, the ledger if it is time to save it, and whether it is time to write figures.
-    fn report(&mut self, now: i64) -> (serin::controller::Seen, Option<String>, bool) {
+    fn report(&mut self, now: i64) -> (Seen, Option<String>, bool) {
         let due = now - self.figures >= FIGURES;
         if due {
             self.figures = now;
@@ -399,6 +444,6 @@ impl Sensor {
             self.saved = now;
             serde_json::to_string(&self.ledger).expect("json")
         });
-        (seen(&self.ledger.evidence, &self.ledger.split, self.blind.clone()), ledger, due)
+        (self.seen.clone(), ledger, due)
     }
 }

@@ -53,11 +53,38 @@ pub struct Object {
     pub value: Value,
     pub version: u64,
     typed: OnceCell<Box<dyn std::any::Any>>,
+    keys: Keys,
+}
+
+/// What is asked most often.
+struct Keys {
+    uid: String,
+    name: String,
+    hash: String,
+    /// uid of the controller among its owners.
+    owner: Option<String>,
+    going: bool,
+}
+
+impl Keys {
+    fn of(value: &Value) -> Self {
+        let metadata = &value["metadata"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let owners = metadata["ownerReferences"].as_array();
+        let owner = owners.and_then(|owners| owners.iter().find(|owner| owner["controller"] == json!(true)));
+        Self {
+            uid: text(&metadata["uid"]),
+            name: text(&metadata["name"]),
+            hash: text(&metadata["labels"][names::HASH_LABEL]),
+            owner: owner.and_then(|owner| owner["uid"].as_str()).map(str::to_owned),
+            going: metadata.get("deletionTimestamp").is_some(),
+        }
+    }
 }
 
 impl Object {
     fn new(value: Value, version: u64) -> Rc<Self> {
-        Rc::new(Self { value, version, typed: OnceCell::new() })
+        Rc::new(Self { keys: Keys::of(&value), value, version, typed: OnceCell::new() })
     }
 
     /// As the controller reads it; parsed once.
@@ -91,26 +118,24 @@ impl Object {
     }
 
     pub fn uid(&self) -> &str {
-        self.text("/metadata/uid")
+        &self.keys.uid
     }
 
     pub fn name(&self) -> &str {
-        self.text("/metadata/name")
+        &self.keys.name
     }
 
     pub fn hash(&self) -> &str {
-        self.text("/metadata/labels/pod-template-hash")
+        &self.keys.hash
     }
 
     /// uid of the controller among its owners.
     pub fn owner(&self) -> Option<&str> {
-        let owners = self.at("/metadata/ownerReferences")?.as_array()?;
-        let owner = owners.iter().find(|owner| owner["controller"] == json!(true))?;
-        owner["uid"].as_str()
+        self.keys.owner.as_deref()
     }
 
     pub fn is_going(&self) -> bool {
-        self.at("/metadata/deletionTimestamp").is_some()
+        self.keys.going
     }
 }
 
@@ -232,20 +257,18 @@ impl Server {
         by: &str,
         subresource: bool,
     ) -> Result<u64, Refusal> {
-        if subresource {
-            let mut kept = before.value.clone();
-            kept["status"] = after["status"].take();
-            after = kept;
-        } else {
-            match before.value.get("status") {
-                Some(status) => after["status"] = status.clone(),
-                None => {
-                    after.as_object_mut().expect("an object").remove("status");
-                }
+        // A write of the one leaves the other as it is.
+        let kept = if subresource { "spec" } else { "status" };
+        if after.get(kept) != before.value.get(kept) {
+            match before.value.get(kept) {
+                Some(value) => after[kept] = value.clone(),
+                None => drop(after.as_object_mut().expect("an object").remove(kept)),
             }
         }
         for kept in ["uid", "name", "generation", "resourceVersion", "creationTimestamp"] {
-            after["metadata"][kept] = before.value["metadata"][kept].clone();
+            if after["metadata"][kept] != before.value["metadata"][kept] {
+                after["metadata"][kept] = before.value["metadata"][kept].clone();
+            }
         }
         if kind == Kind::Deployment && !subresource {
             self.admit(before, &mut after, by)?;
@@ -253,7 +276,7 @@ impl Server {
         if after == before.value {
             return Ok(before.version);
         }
-        if after["spec"] != before.value["spec"] {
+        if !subresource && after["spec"] != before.value["spec"] {
             after["metadata"]["generation"] = json!(before.int("/metadata/generation") + 1);
         }
         // Who only gives its ownership up does not come to own anything by it.

@@ -155,6 +155,8 @@ pub struct Sim {
     /// Callers have come.
     open: bool,
     traced: usize,
+    /// What happens is written down: not in the first run of a seed, only when it is run again because it failed.
+    pub traces: bool,
     pub loud: bool,
 }
 
@@ -225,6 +227,7 @@ impl Sim {
             at_rest: [0; 3],
             open: false,
             traced: 0,
+            traces: false,
             loud: false,
             setting,
         }
@@ -234,8 +237,11 @@ impl Sim {
         !self.setting.lag && self.setting.failures == 0.0 && self.setting.crashes == 0.0 && !self.setting.turmoil
     }
 
-    fn note(&mut self, text: String) {
-        let line = format!("{:>8.1}s {text}", (self.server.now - START) as f64 / 1000.0);
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        if !self.traces {
+            return;
+        }
+        let line = format!("{:>8.1}s {}", (self.server.now - START) as f64 / 1000.0, text());
         if self.loud {
             println!("{line}");
         }
@@ -254,7 +260,7 @@ impl Sim {
         if self.setting.turmoil && !self.ending && self.chance.chance(0.002) {
             let jump = self.chance.between(1_000, 7_000) as i64;
             self.server.now += jump;
-            self.note(format!("the clock jumps by {jump} ms"));
+            self.note(|| format!("the clock jumps by {jump} ms"));
         }
         self.sent.clear();
         self.people();
@@ -316,7 +322,7 @@ impl Sim {
     pub fn act(&mut self, deed: &Deed) {
         let answer = people::act(&mut self.server, deed);
         self.quiet = 0;
-        self.note(format!("PEOPLE {deed:?}{}", if answer.is_ok() { "" } else { " (refused)" }));
+        self.note(|| format!("PEOPLE {deed:?}{}", if answer.is_ok() { "" } else { " (refused)" }));
         match deed {
             Deed::Outage(on) => self.traffic.outage = *on,
             Deed::Abort => self.aborted |= answer.is_ok(),
@@ -365,7 +371,7 @@ impl Sim {
         }
         if self.controllers.len() > 1 && self.server.now >= self.second_until {
             self.controllers.remove(0);
-            self.note("the old controller ends".into());
+            self.note(|| "the old controller ends".into());
         }
         for index in 0..self.controllers.len() {
             self.control(index, passed);
@@ -378,11 +384,11 @@ impl Sim {
         next.sabotage = self.controllers[0].sabotage;
         if self.chance.chance(0.5) {
             self.second_until = self.server.now + self.chance.between(2_000, 20_000) as i64;
-            self.note(format!("{name} leads, too"));
+            self.note(|| format!("{name} leads, too"));
             self.controllers.push(next);
             return;
         }
-        self.note(format!("{name} leads; a write of the old one may be under way"));
+        self.note(|| format!("{name} leads; a write of the old one may be under way"));
         let old = &mut self.controllers[0];
         let began = old.began;
         if let Some(write) = old.in_flight() {
@@ -397,7 +403,7 @@ impl Sim {
         let due: Vec<_> = self.ghosts.extract_if(.., |(due, _, _)| *due <= now).collect();
         for (_, write, began) in due {
             let answer = self.server.write(&write);
-            self.note(format!(
+            self.note(|| format!(
                 "a late write of an old controller: {} {} {}: {answer:?}",
                 write.verb(),
                 write.kind.as_str(),
@@ -422,8 +428,8 @@ impl Sim {
             let luck = self.luck();
             let Some(sent) = self.controllers[index].send(&mut self.server, luck) else { break };
             self.quiet = 0;
-            let name = self.controllers[index].name.clone();
-            if sent.write.verb() != "patch status" || luck != Luck::Fine || sent.answer.is_err() {
+            if self.traces && (sent.write.verb() != "patch status" || luck != Luck::Fine || sent.answer.is_err()) {
+                let name = self.controllers[index].name.clone();
                 let how = match &sent.write.verb {
                     serin::controller::Verb::Patch(ops) => {
                         ops.as_array().and_then(|ops| ops.last()).map(|op| op.to_string()).unwrap_or_default()
@@ -432,7 +438,7 @@ impl Sim {
                 };
                 let answer = sent.answer.as_ref().map(|_| ());
                 let how: String = how.chars().take(180).collect();
-                self.note(format!(
+                self.note(|| format!(
                     "{name}: {} {} {} {how} -> {answer:?} {luck:?}",
                     sent.write.verb(),
                     sent.write.kind.as_str(),
@@ -441,7 +447,7 @@ impl Sim {
             }
             self.sent.push(sent);
             if matches!(luck, Luck::CrashBefore | Luck::CrashAfter) {
-                let mut next = Serin::start(&name, &self.server);
+                let mut next = Serin::start(&self.controllers[index].name, &self.server);
                 next.sabotage = self.controllers[index].sabotage;
                 self.controllers[index] = next;
                 break;
@@ -464,6 +470,9 @@ impl Sim {
 
     /// What changed, in words.
     fn trace_log(&mut self) {
+        if !self.traces {
+            return;
+        }
         let mut lines = Vec::new();
         for event in &self.server.log[self.traced..] {
             let Some(object) = &event.object else {
@@ -511,7 +520,7 @@ impl Sim {
             if self.trace.iter().rev().take(4).any(|other| other.ends_with(&line)) {
                 continue;
             }
-            self.note(line);
+            self.note(|| line);
         }
     }
 

@@ -69,7 +69,8 @@ impl Traffic {
     }
 
     fn send(&mut self, server: &Server, backends: &[(String, u64)], count: u64, chance: &mut Prng) {
-        let pods: Vec<Vec<String>> = backends.iter().map(|(service, _)| endpoints_of(server, service)).collect();
+        let mut arms: Vec<Vec<Answering>> =
+            backends.iter().map(|(service, _)| Answering::behind(server, service)).collect();
         let all: u64 = backends.iter().map(|(_, weight)| weight).sum();
         for _ in 0..count {
             let mut at = chance.below(all);
@@ -79,38 +80,68 @@ impl Traffic {
                 hit
             });
             let Some(chosen) = chosen else { continue };
-            match pods[chosen].as_slice() {
-                [] => self.lose(format!("Service {} has no endpoints", backends[chosen].0)),
-                some => {
-                    let pod = chance.pick(some).clone();
-                    self.answer(server, &pod, chance);
-                }
+            let pods = &mut arms[chosen];
+            if pods.is_empty() {
+                self.lose(|| format!("Service {} has no endpoints", backends[chosen].0));
+                continue;
             }
+            let pod = chance.below(pods.len() as u64) as usize;
+            match pods[pod].nature {
+                Some(nature) => pods[pod].meter.count(nature, self.outage, chance),
+                None => self.lose(|| format!("pod {} is gone and still in the endpoints", pods[pod].name)),
+            }
+        }
+        for pod in arms.into_iter().flatten().filter(|pod| pod.meter.requests > 0) {
+            let meter = self.meters.0.entry(pod.hash).or_default();
+            meter.requests += pod.meter.requests;
+            meter.errors += pod.meter.errors;
+            meter.slow += pod.meter.slow;
         }
     }
 
-    fn lose(&mut self, why: String) {
+    fn lose(&mut self, why: impl FnOnce() -> String) {
         self.lost += 1;
-        self.lost_at.get_or_insert(why);
+        self.lost_at.get_or_insert_with(why);
     }
+}
 
-    fn answer(&mut self, server: &Server, pod: &str, chance: &mut Prng) {
-        let Some(pod) = server.get(Kind::Pod, pod) else {
-            return self.lose(format!("pod {pod} is gone and still in the endpoints"));
+/// A pod behind a Service, and what it has answered in this step.
+struct Answering {
+    name: String,
+    hash: String,
+    /// `None`: it is gone.
+    nature: Option<Nature>,
+    meter: Meter,
+}
+
+impl Answering {
+    fn behind(server: &Server, service: &str) -> Vec<Self> {
+        let one = |name: String| {
+            let pod = server.get(Kind::Pod, &name);
+            Self {
+                hash: pod.map(|pod| pod.hash().to_owned()).unwrap_or_default(),
+                nature: pod.map(|pod| nature_of(image_of(pod))),
+                meter: Meter::default(),
+                name,
+            }
         };
-        let nature = nature_of(image_of(pod));
+        endpoints_of(server, service).into_iter().map(one).collect()
+    }
+}
+
+impl Meter {
+    fn count(&mut self, nature: Nature, outage: bool, chance: &mut Prng) {
         if nature == Nature::Hanging {
             return;
         }
-        let meter = self.meters.0.entry(pod.hash().to_owned()).or_default();
-        meter.requests += 1;
+        self.requests += 1;
         let (errors, slow) = match nature {
             Nature::Bad => (0.4, 0.004),
             Nature::Slow => (0.004, 0.5),
             _ => (0.004, 0.004),
         };
-        let errors = if self.outage { 0.7 } else { errors };
-        meter.errors += u64::from(chance.chance(errors));
-        meter.slow += u64::from(chance.chance(slow));
+        let errors = if outage { 0.7 } else { errors };
+        self.errors += u64::from(chance.chance(errors));
+        self.slow += u64::from(chance.chance(slow));
     }
 }
