@@ -1,6 +1,9 @@
 //! The promises, one function each. `after_step` looks at every step, `at_the_end` once all is quiet.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use serin::controller::{Kind as Written, Verb};
 
@@ -22,6 +25,14 @@ pub struct Watch {
     unserved: i64,
     /// Pinned to nobody, for so long.
     pinned_to_none: i64,
+    /// By run: the farthest place that its status has told.
+    places: BTreeMap<String, (usize, i64)>,
+    /// uids of runs and of the ReplicaSets that they have owned.
+    owned: BTreeSet<(String, String)>,
+    /// Direct callers reach the canary, for so long.
+    leaked: i64,
+    /// An abort is not heard, for so long.
+    unheard: i64,
     /// By run: when RollingBack was first there, and the lowest canary weight since.
     retreats: BTreeMap<String, Retreat>,
 }
@@ -45,9 +56,15 @@ impl Watch {
         i1_weights_sum_to_100(sim)?;
         self.i1_weight_only_with_endpoints(sim, passed)?;
         self.i2_no_way_up_after_a_retreat(sim)?;
+        self.i2_an_abort_is_heard(sim, passed)?;
+        self.i2_no_handover_before_its_stage(sim)?;
         self.i3_the_apex_selects_somebody(sim, passed)?;
         i4_no_weight_beyond_the_step(sim)?;
+        self.i4_direct_callers_stay_on_stable(sim, passed)?;
         i5_the_same_question_has_one_answer(sim)?;
+        i9_edits_of_rules_stay(sim)?;
+        i10_one_run_at_a_time(sim)?;
+        self.i10_a_run_goes_one_way(sim)?;
         no_write_is_malformed(sim)?;
         no_request_is_lost(sim)
     }
@@ -85,6 +102,60 @@ impl Watch {
         ensure(!rose, || format!("I2: the canary's weight rose to {weight} from {lowest} in a run that goes back"))?;
         ensure(weight == 0 || since < TO_REACT, || {
             format!("I2: {since} ms after the retreat the weight is still {weight}")
+        })
+    }
+
+    /// Until the handover a run that a person aborts goes back.
+    fn i2_an_abort_is_heard(&mut self, sim: &Sim, passed: i64) -> Check {
+        let late = |run: &Object| matches!(run.text("/status/stage"), "HandOver" | "Converge" | "Tidy");
+        let unheard = sim.run().is_some_and(|run| {
+            run.is("/spec/abort") && run.text("/status/phase") != "RollingBack" && !is_terminal(&run) && !late(&run)
+        });
+        self.unheard = if unheard { self.unheard + passed } else { 0 };
+        ensure(self.unheard < TO_REACT, || format!("I2: {} ms after an abort the run goes on", self.unheard))
+    }
+
+    /// As long as there is a way back the canary's ReplicaSet is the run's.
+    fn i2_no_handover_before_its_stage(&mut self, sim: &Sim) -> Check {
+        let Some(run) = sim.run().filter(|run| matches!(run.text("/status/phase"), "Preparing" | "Shifting")) else {
+            return Ok(());
+        };
+        let hash = run.text("/spec/to/hash");
+        for set in sim.server.list(Kind::ReplicaSet).filter(|set| set.hash() == hash) {
+            let both = (run.uid().to_owned(), set.uid().to_owned());
+            let ours = set.owner() == Some(run.uid());
+            ensure(ours || !self.owned.contains(&both), || format!("I2: {} was handed over at a step", set.name()))?;
+            if ours {
+                self.owned.insert(both);
+            }
+        }
+        Ok(())
+    }
+
+    /// What one controller has written down another does not take back.
+    fn i10_a_run_goes_one_way(&mut self, sim: &Sim) -> Check {
+        let Some(run) = sim.run() else { return Ok(()) };
+        let phase = run.text("/status/phase");
+        let order = ["", "Preparing", "Shifting", "Promoting", "RollingBack"];
+        let at = (order.iter().position(|other| *other == phase).unwrap_or(order.len()), run.int("/status/step"));
+        let farthest = self.places.entry(run.name().to_owned()).or_insert(at);
+        let back = at < *farthest;
+        let was = std::mem::replace(farthest, at);
+        ensure(!back, || format!("I10: {} went back to {phase} (place {was:?}, then {at:?})", run.name()))
+    }
+
+    /// By the apex the canary's share is 0 until the promotion re-pins it.
+    fn i4_direct_callers_stay_on_stable(&mut self, sim: &Sim, passed: i64) -> Check {
+        let run = sim.run().filter(|run| matches!(run.text("/status/phase"), "Preparing" | "Shifting"));
+        let leaks = run.filter(|_| sim.setting.routed).is_some_and(|run| {
+            let canary = run.text("/spec/to/hash");
+            let pods = crate::model::cluster::endpoints_of(&sim.server, "auth");
+            pods.iter().any(|pod| sim.server.get(Kind::Pod, pod).is_some_and(|pod| pod.hash() == canary))
+        });
+        self.leaked = if leaks { self.leaked + passed } else { 0 };
+        let reset = sim.done.contains(&Deed::ResetService);
+        ensure(self.leaked == 0 || reset && self.leaked < TO_REACT, || {
+            format!("I4: direct callers reach the canary for {} ms", self.leaked)
         })
     }
 
@@ -133,6 +204,12 @@ fn i5_the_same_question_has_one_answer(sim: &Sim) -> Check {
     ensure(!sim.controllers.iter().any(|controller| controller.undecided), || {
         "I5: decide answered differently when asked again".into()
     })
+}
+
+/// Two controllers find the same new template: one run comes of it.
+fn i10_one_run_at_a_time(sim: &Sim) -> Check {
+    let under_way = sim.server.list(Kind::Run).filter(|run| !is_terminal(run)).count();
+    ensure(under_way <= 1, || format!("I10: {under_way} runs are under way at once"))
 }
 
 fn no_write_is_malformed(sim: &Sim) -> Check {
@@ -193,6 +270,10 @@ fn i6_nothing_is_left(sim: &Sim) -> Check {
     ensure(service.is_none_or(|service| service.text("/spec/selector/pod-template-hash").is_empty()), || {
         "I6: the pin is left".into()
     })?;
+    ensure(
+        service.is_none_or(|service| service.value["spec"]["selector"] == serde_json::json!({"app": "auth"})),
+        || "I6: the Service's selector is not as it was".into(),
+    )?;
     let route = server.get(Kind::Route, "auth");
     ensure(route.is_none_or(|route| backends_of(route).iter().all(|(name, _)| name != CANARY_SERVICE)), || {
         "I6: the canary's reference is left in the route".into()
@@ -216,6 +297,15 @@ fn i6_nothing_is_left(sim: &Sim) -> Check {
             && set.value["metadata"]["annotations"].get("deployment.kubernetes.io/revision").is_none()
     });
     ensure(kept.is_none(), || format!("I6: ReplicaSet {} is left", kept.expect("checked").name()))
+}
+
+/// At every step: the next edit would hide that one was lost.
+fn i9_edits_of_rules_stay(sim: &Sim) -> Check {
+    if let (Some(path), Some(route)) = (&sim.matches, sim.server.get(Kind::Route, "auth")) {
+        let is = &route.value["spec"]["rules"][0]["matches"][0]["path"]["value"];
+        ensure(is == path.as_str(), || format!("I9: the route's rule matches {is}, and people wrote {path}"))?;
+    }
+    Ok(())
 }
 
 fn i9_other_fields_stay(sim: &Sim) -> Check {
@@ -252,7 +342,7 @@ fn i8_the_right_version_serves(sim: &Sim) -> Check {
     ensure(nature_of(first) == Nature::Good, || format!("I8: {first} serves"))?;
     if *first == wanted {
         ensure(!deployment.is("/spec/paused") || server.latch == serin::engine::Latch::Pause, || {
-            "the Deployment stays paused although its template serves".into()
+            "I8: the Deployment stays paused although its template serves".into()
         })?;
         return Ok(());
     }

@@ -5,14 +5,13 @@
 mod invariants;
 #[allow(dead_code, reason = "some fields are there for the trace")]
 mod model;
+mod sabotage;
 
 use invariants::Watch;
 use model::{
     people::Deed,
-    server::Kind,
     sim::{Setting, Sim},
 };
-use serin::{api::Share, engine::Action};
 
 /// In milliseconds that really passed: a contested route alone may hold a run for five minutes.
 const AT_MOST: i64 = 1_200_000;
@@ -128,79 +127,5 @@ mod found {
     fn what_was_baked_before_a_crash_does_not_count() {
         let steps = json!([{"weight": 50, "bake": "5s"}]);
         holds(Setting { routed: false, replicas: 1, steps, ..Setting::calm() }, "crashing", &[]);
-    }
-}
-
-/// The checks notice: an action that is left out on purpose breaks the promise it serves.
-mod sabotage {
-    use serde_json::json;
-
-    use super::{AT_MOST, Action, Deed, Kind, Setting, Share, Sim, check};
-
-    fn broken(word: &str, leaves_out: fn(&Action) -> bool) -> String {
-        let deeds = vec![(15_000, Deed::Release(format!("auth:v2-{word}")))];
-        let mut sim = Sim::new(Setting { deeds, ..Setting::calm() });
-        sim.controllers[0].sabotage = Some(leaves_out);
-        check(&mut sim, 100_000).expect_err("the checks notice")
-    }
-
-    #[test]
-    fn nothing_left_out_breaks_nothing() {
-        for word in ["good", "bad"] {
-            let mut sim = Sim::new(Setting {
-                deeds: vec![(15_000, Deed::Release(format!("auth:v2-{word}")))],
-                ..Setting::calm()
-            });
-            assert_eq!(check(&mut sim, AT_MOST), Ok(()));
-        }
-    }
-
-    #[test]
-    fn traffic_that_stays_is_noticed() {
-        let said = broken("bad", |action| matches!(action, Action::SetWeight(Share::NONE) | Action::ClearRoutes));
-        assert!(said.starts_with("I2"), "{said}");
-    }
-
-    #[test]
-    fn a_pin_that_is_left_is_noticed() {
-        let said = broken("good", |action| matches!(action, Action::Unpin { .. }));
-        assert!(said.starts_with("I6") || said.starts_with("liveness"), "{said}");
-    }
-
-    #[test]
-    fn a_service_that_is_left_is_noticed() {
-        let said = broken("bad", |action| matches!(action, Action::DeleteCanaryService));
-        assert!(said.starts_with("I6") || said.starts_with("liveness"), "{said}");
-    }
-
-    /// What would be seen if this patch were ours.
-    fn tampered(kind: Kind, ops: &serde_json::Value) -> String {
-        let mut sim = Sim::new(Setting::calm());
-        (0..100).for_each(|_| sim.step());
-        sim.server.patch(kind, "auth", ops, "serin", false).expect("a valid patch");
-        check(&mut sim, 100_000).expect_err("the checks notice")
-    }
-
-    #[test]
-    fn an_apex_pinned_to_nobody_is_noticed() {
-        let said = tampered(
-            Kind::Service,
-            &json!([{"op": "add", "path": "/spec/selector/pod-template-hash", "value": "nobody"}]),
-        );
-        assert!(said.starts_with("I3"), "{said}");
-    }
-
-    #[test]
-    fn weight_on_no_endpoints_is_noticed() {
-        let refs =
-            json!([{"name": "auth", "port": 80, "weight": 50}, {"name": "auth-canary", "port": 80, "weight": 50}]);
-        let said = tampered(Kind::Route, &json!([{"op": "add", "path": "/spec/rules/0/backendRefs", "value": refs}]));
-        assert!(said.starts_with("I1"), "{said}");
-    }
-
-    #[test]
-    fn a_version_that_is_not_handed_over_is_noticed() {
-        let said = broken("good", |action| matches!(action, Action::HandOver));
-        assert!(said.starts_with("liveness"), "{said}");
     }
 }

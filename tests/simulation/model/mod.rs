@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod deployments;
 pub mod people;
 pub mod prng;
+pub mod sabotage;
 pub mod serin;
 pub mod server;
 pub mod sim;

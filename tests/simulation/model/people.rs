@@ -29,7 +29,11 @@ pub enum Deed {
     ResetService,
     /// Fields that are nobody's but theirs.
     EditOther,
+    /// The path that the route's first rule matches: in the list that Serin's weights are in, too.
+    EditRules(String),
     Outage(bool),
+    /// Nothing; until the last deed the world is as rough as its setting.
+    Rest,
     /// A healthy pod of the version that serves crashes once.
     CrashOne,
 }
@@ -119,6 +123,10 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
             }
             Ok(0)
         }
-        Deed::Outage(_) | Deed::CrashOne => Ok(0),
+        Deed::EditRules(path) => {
+            let matches = json!([{"path": {"type": "PathPrefix", "value": path}}]);
+            edit(server, Kind::Route, "auth", &set("/spec/rules/0/matches", matches))
+        }
+        Deed::Outage(_) | Deed::CrashOne | Deed::Rest => Ok(0),
     }
 }

@@ -10,13 +10,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serin::{
     api::{Phase, Policy, Rollout, RolloutRun, RolloutRunStatus, SloKind, validate},
-    controller::{Seen, Verb, World, Write, look_after, move_run, plan, seen, to_close},
+    controller::{Moved, Seen, Verb, World, Write, look_after, move_run, plan, seen, to_close},
     engine::{Action, Latch, Note},
     evidence::{Count, Evidence, Sample, Slo, Split},
 };
 
 use super::{
     prng::Prng,
+    sabotage::Sabotage,
     server::{KINDS, Kind, Object, Refusal, Server},
     traffic::Meters,
 };
@@ -99,8 +100,8 @@ pub struct Serin {
     next_scrape: i64,
     changed: bool,
     latch: Latch,
-    /// Left out on purpose, to see that the checks notice.
-    pub sabotage: Option<fn(&Action) -> bool>,
+    /// Broken on purpose.
+    pub sabotage: Option<Sabotage>,
     /// Its decisions are kept in `told`.
     pub tells: bool,
     pub told: Vec<Told>,
@@ -268,7 +269,16 @@ impl Serin {
         self.due = i64::MAX / 2;
         let Some(world) = self.refresh() else { return };
         self.began = now;
-        self.look_at(&world, Timestamp::from_millisecond(now).expect("in range"));
+        let time = Timestamp::from_millisecond(now).expect("in range");
+        match self.sabotage {
+            None => self.look_at(&world, time),
+            Some(sabotage) => {
+                let mut altered = world.clone();
+                (sabotage.world)(&mut altered, self.looks);
+                self.look_at(&altered, time);
+            }
+        }
+        self.looks += 1;
         self.world = Some(world);
     }
 
@@ -283,10 +293,19 @@ impl Serin {
             self.act(&[Action::RemoveFinalizer], world, Some(run), time);
         }
         let looked = look_after(world, self.latch, status.as_ref(), time);
-        if let Some(write) = looked.status {
+        let (mut governance, mut written) = (looked.governance, looked.status);
+        if let Some(sabotage) = self.sabotage {
+            let mut altered = governance.status.clone();
+            (sabotage.rollout_status)(&mut altered, now);
+            if altered != governance.status {
+                let status = serde_json::to_value(&altered).expect("json");
+                written = Some(Write::status(serin::controller::Kind::Rollout, &world.rollout.metadata, status));
+            }
+            (sabotage.actions)(&mut governance.actions, None);
+        }
+        if let Some(write) = written {
             self.steps.push_back(Step::Status(write, Vec::new()));
         }
-        let governance = looked.governance;
         if self.tells && (!governance.actions.is_empty() || !governance.notes.is_empty()) {
             self.told.push(Told { at: now, run: None, actions: governance.actions.clone(), notes: governance.notes });
         }
@@ -298,11 +317,20 @@ impl Serin {
         let policy = validate(&run.spec.policy).expect("a valid policy");
         let sensor = self.sensors.get_mut(run.metadata.uid.as_deref().unwrap_or_default());
         let (seen, ledger, due) = sensor.map_or_else(Default::default, |sensor| sensor.report(now));
-        let mut moved = move_run(&policy, world, run, &seen, ledger.clone(), due, time);
-        self.looks += 1;
+        let ask = |looks: u64| {
+            let mut seen = seen.clone();
+            if let Some(sabotage) = self.sabotage {
+                (sabotage.seen)(&mut seen, looks);
+            }
+            move_run(&policy, world, run, &seen, ledger.clone(), due, time)
+        };
+        let mut moved = ask(self.looks);
         if self.looks.is_multiple_of(16) {
-            let again = move_run(&policy, world, run, &seen, ledger, due, time);
+            let again = ask(self.looks + 1);
             self.undecided |= moved.decision != again.decision || moved.status != again.status;
+        }
+        if let Some(sabotage) = self.sabotage {
+            break_move(sabotage, &mut moved, run);
         }
         let decision = moved.decision.clone();
         if self.tells {
@@ -328,9 +356,6 @@ impl Serin {
             return;
         }
         for action in actions {
-            if self.sabotage.is_some_and(|leaves_out| leaves_out(action)) {
-                continue;
-            }
             match plan(action, world, run, time) {
                 Ok(writes) => self.steps.extend(writes.into_iter().map(Step::Write)),
                 Err(error) => return self.steps.push_back(Step::Fail(error.to_string())),
@@ -345,7 +370,7 @@ impl Serin {
     /// Sends the next write of the look under way.
     pub fn send(&mut self, server: &mut Server, luck: Luck) -> Option<Sent> {
         let now = server.now;
-        let (write, retreat) = match self.steps.pop_front()? {
+        let (mut write, retreat) = match self.steps.pop_front()? {
             Step::Status(write, retreat) => (write, Some(retreat)),
             Step::Write(write) => (write, None),
             Step::Fail(_) => {
@@ -353,6 +378,9 @@ impl Serin {
                 return None;
             }
         };
+        if let Some(sabotage) = self.sabotage {
+            (sabotage.write)(&mut write, &self.name);
+        }
         let answer = match luck {
             Luck::Failed | Luck::CrashBefore => Err(Refusal::Invalid("not sent".into())),
             Luck::Fine | Luck::Lost | Luck::CrashAfter => server.write(&write),
@@ -375,6 +403,18 @@ impl Serin {
         self.steps.clear();
         self.changed = true;
         self.not_before = again;
+    }
+}
+
+fn break_move(sabotage: Sabotage, moved: &mut Moved, run: &RolloutRun) {
+    let decision = &mut moved.decision;
+    (sabotage.actions)(&mut decision.actions, Some((run, &decision.status)));
+    let mut altered = decision.status.clone();
+    (sabotage.status)(&mut altered);
+    if altered != decision.status {
+        let status = serde_json::to_value(&altered).expect("json");
+        moved.status = Some(Write::status(serin::controller::Kind::RolloutRun, &run.metadata, status));
+        decision.status = altered;
     }
 }
 

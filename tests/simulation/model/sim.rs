@@ -32,6 +32,8 @@ pub struct Setting {
     pub crashes: f64,
     /// The clock jumps, other controllers lead at the same time.
     pub turmoil: bool,
+    /// When a second controller comes to lead, too, for half a minute.
+    pub rival: Option<i64>,
     /// Milliseconds since the begin, and what people do then.
     pub deeds: Vec<(i64, Deed)>,
 }
@@ -50,6 +52,7 @@ impl Setting {
             failures: 0.0,
             crashes: 0.0,
             turmoil: false,
+            rival: None,
             deeds: Vec::new(),
         }
     }
@@ -76,6 +79,7 @@ impl Setting {
             failures: if rough && chance.chance(0.6) { 0.06 } else { 0.0 },
             crashes: if rough && chance.chance(0.6) { 0.02 } else { 0.0 },
             turmoil: rough && chance.chance(0.4),
+            rival: None,
             deeds: Vec::new(),
         };
         setting.deeds = deeds(&mut chance, routed);
@@ -112,6 +116,7 @@ fn deeds(chance: &mut Prng, routed: bool) -> Vec<(i64, Deed)> {
                 deeds.extend((0..5).map(|time| (at + time * 3_000, Deed::ResetRoute)));
                 continue;
             }
+            18 if routed && chance.chance(0.5) => Deed::EditRules(format!("/v{number}")),
             18 => Deed::EditOther,
             19 => {
                 deeds.push((at + 8_000, Deed::Outage(false)));
@@ -121,6 +126,9 @@ fn deeds(chance: &mut Prng, routed: bool) -> Vec<(i64, Deed)> {
             _ => Deed::Approve,
         };
         deeds.push((at, deed));
+    }
+    if chance.chance(0.5) {
+        deeds.push((at + chance.between(5_000, 60_000) as i64, Deed::Rest));
     }
     deeds.sort_by_key(|(at, _)| *at);
     deeds
@@ -148,6 +156,8 @@ pub struct Sim {
     pub trace: VecDeque<String>,
     pub aborted: bool,
     pub edited: bool,
+    /// The path that people let the route's first rule match.
+    pub matches: Option<String>,
     pub crashed: bool,
     pub done: Vec<Deed>,
     /// Length of the log at which Deployments, ReplicaSets and the network had nothing to do.
@@ -222,6 +232,7 @@ impl Sim {
             trace: VecDeque::new(),
             aborted: false,
             edited: false,
+            matches: None,
             crashed: false,
             done: Vec::new(),
             at_rest: [0; 3],
@@ -328,6 +339,7 @@ impl Sim {
             Deed::Abort => self.aborted |= answer.is_ok(),
             Deed::Release(_) | Deed::Retry => self.aborted = false,
             Deed::EditOther => self.edited |= answer.is_ok(),
+            Deed::EditRules(path) if answer.is_ok() => self.matches = Some(path.clone()),
             Deed::CrashOne => self.crash_one(),
             _ => {}
         }
@@ -369,6 +381,9 @@ impl Sim {
         if self.setting.turmoil && !self.ending && self.controllers.len() == 1 && self.chance.chance(0.003) {
             self.take_over();
         }
+        if self.setting.rival.take_if(|at| *at <= self.passed).is_some() {
+            self.join(30_000);
+        }
         if self.controllers.len() > 1 && self.server.now >= self.second_until {
             self.controllers.remove(0);
             self.note(|| "the old controller ends".into());
@@ -379,15 +394,12 @@ impl Sim {
     }
 
     fn take_over(&mut self) {
-        let name = format!("serin-{}", self.server.now - START);
-        let mut next = Serin::start(&name, &self.server);
-        next.sabotage = self.controllers[0].sabotage;
         if self.chance.chance(0.5) {
-            self.second_until = self.server.now + self.chance.between(2_000, 20_000) as i64;
-            self.note(|| format!("{name} leads, too"));
-            self.controllers.push(next);
-            return;
+            let stays = self.chance.between(2_000, 20_000) as i64;
+            return self.join(stays);
         }
+        let next = self.another();
+        let name = next.name.clone();
         self.note(|| format!("{name} leads; a write of the old one may be under way"));
         let old = &mut self.controllers[0];
         let began = old.began;
@@ -398,17 +410,34 @@ impl Sim {
         self.controllers[0] = next;
     }
 
+    fn another(&self) -> Serin {
+        let mut next = Serin::start(&format!("serin-{}", self.server.now - START), &self.server);
+        next.sabotage = self.controllers[0].sabotage;
+        next
+    }
+
+    /// Two lead at once; the older one ends after so many milliseconds.
+    fn join(&mut self, stays: i64) {
+        self.second_until = self.server.now + stays;
+        let next = self.another();
+        let name = next.name.clone();
+        self.note(|| format!("{name} leads, too"));
+        self.controllers.push(next);
+    }
+
     fn haunt(&mut self) {
         let now = self.server.now;
         let due: Vec<_> = self.ghosts.extract_if(.., |(due, _, _)| *due <= now).collect();
         for (_, write, began) in due {
             let answer = self.server.write(&write);
-            self.note(|| format!(
-                "a late write of an old controller: {} {} {}: {answer:?}",
-                write.verb(),
-                write.kind.as_str(),
-                write.name
-            ));
+            self.note(|| {
+                format!(
+                    "a late write of an old controller: {} {} {}: {answer:?}",
+                    write.verb(),
+                    write.kind.as_str(),
+                    write.name
+                )
+            });
             self.sent.push(Sent { write, answer, luck: Luck::Fine, began });
         }
     }
@@ -438,12 +467,14 @@ impl Sim {
                 };
                 let answer = sent.answer.as_ref().map(|_| ());
                 let how: String = how.chars().take(180).collect();
-                self.note(|| format!(
-                    "{name}: {} {} {} {how} -> {answer:?} {luck:?}",
-                    sent.write.verb(),
-                    sent.write.kind.as_str(),
-                    sent.write.name
-                ));
+                self.note(|| {
+                    format!(
+                        "{name}: {} {} {} {how} -> {answer:?} {luck:?}",
+                        sent.write.verb(),
+                        sent.write.kind.as_str(),
+                        sent.write.name
+                    )
+                });
             }
             self.sent.push(sent);
             if matches!(luck, Luck::CrashBefore | Luck::CrashAfter) {
