@@ -8,14 +8,17 @@ use std::{
 use serin::controller::{Kind as Written, Verb};
 
 use crate::model::{
-    cluster::{Nature, backends_of, image_of, is_ready, nature_of, percent, selects},
-    people::{self, Deed},
+    cluster::{Nature, backends_of, canary_share, endpoints_of, image_of, is_ready, nature_of, percent, selects},
+    people::{self, Deed, LEGACY, SECOND_ROUTE, SECOND_SERVICE},
     server::{Kind, Object},
     sim::{CANARY_SERVICE, RUN_LABEL, Sim, is_terminal},
 };
 
 /// Time for a controller that crashes, whose watches lag and whose writes fail, in milliseconds.
 const TO_REACT: i64 = 30_000;
+
+/// Those that select the pods.
+const SERVICES: [&str; 2] = ["auth", SECOND_SERVICE];
 
 /// What the checks remember from step to step.
 #[derive(Default)]
@@ -71,7 +74,7 @@ impl Watch {
 
     fn i1_weight_only_with_endpoints(&mut self, sim: &Sim, passed: i64) -> Check {
         let in_force = sim.cluster.in_force.values().any(|backends| percent(backends, CANARY_SERVICE) > 0);
-        let served = !crate::model::cluster::endpoints_of(&sim.server, CANARY_SERVICE).is_empty();
+        let served = !endpoints_of(&sim.server, CANARY_SERVICE).is_empty();
         self.unserved = if in_force && !served { self.unserved + passed } else { 0 };
         let crashed = sim.cluster.since_crash < TO_REACT;
         ensure(self.unserved <= if crashed { TO_REACT } else { 0 } || deployment_gone(sim), || {
@@ -81,8 +84,7 @@ impl Watch {
 
     fn i2_no_way_up_after_a_retreat(&mut self, sim: &Sim) -> Check {
         let Some(run) = sim.run() else { return Ok(()) };
-        let Some(route) = sim.server.get(Kind::Route, "auth") else { return Ok(()) };
-        let weight = percent(&backends_of(route), CANARY_SERVICE);
+        let Some(weight) = sim.server.list(Kind::Route).map(|route| canary_share(route)).max() else { return Ok(()) };
         if run.text("/status/phase") != "RollingBack" {
             return Ok(());
         }
@@ -149,8 +151,8 @@ impl Watch {
         let run = sim.run().filter(|run| matches!(run.text("/status/phase"), "Preparing" | "Shifting"));
         let leaks = run.filter(|_| sim.setting.routed).is_some_and(|run| {
             let canary = run.text("/spec/to/hash");
-            let pods = crate::model::cluster::endpoints_of(&sim.server, "auth");
-            pods.iter().any(|pod| sim.server.get(Kind::Pod, pod).is_some_and(|pod| pod.hash() == canary))
+            let pods = SERVICES.iter().flat_map(|service| endpoints_of(&sim.server, service));
+            pods.into_iter().any(|pod| sim.server.get(Kind::Pod, &pod).is_some_and(|pod| pod.hash() == canary))
         });
         self.leaked = if leaks { self.leaked + passed } else { 0 };
         let reset = sim.done.contains(&Deed::ResetService);
@@ -160,15 +162,15 @@ impl Watch {
     }
 
     fn i3_the_apex_selects_somebody(&mut self, sim: &Sim, passed: i64) -> Check {
-        let Some(apex) = sim.server.get(Kind::Service, "auth") else { return Ok(()) };
-        let pin = apex.text("/spec/selector/pod-template-hash").to_owned();
-        let ready = |only_selected: bool| {
-            sim.server.list(Kind::Pod).filter(|pod| is_ready(pod) && (!only_selected || selects(apex, pod))).count()
-        };
-        let none = !pin.is_empty() && ready(true) == 0 && ready(false) > 0;
-        self.pinned_to_none = if none { self.pinned_to_none + passed } else { 0 };
-        let excused = sim.cluster.since_crash < TO_REACT || deployment_gone(sim);
-        ensure(self.pinned_to_none == 0 || excused && self.pinned_to_none < TO_REACT, || {
+        let any = sim.server.list(Kind::Pod).any(|pod| is_ready(pod));
+        let none = SERVICES.iter().filter_map(|name| sim.server.get(Kind::Service, name)).find(|service| {
+            let pinned = !service.text("/spec/selector/pod-template-hash").is_empty();
+            any && pinned && !sim.server.list(Kind::Pod).any(|pod| is_ready(pod) && selects(service, pod))
+        });
+        self.pinned_to_none = if none.is_some() { self.pinned_to_none + passed } else { 0 };
+        let excused = sim.cluster.since_crash < TO_REACT || deployment_gone(sim) || sim.emptied;
+        ensure(self.pinned_to_none == 0 || excused && (self.pinned_to_none < TO_REACT || sim.emptied), || {
+            let pin = none.map(|service| service.text("/spec/selector/pod-template-hash")).unwrap_or_default();
             format!("I3: the apex is pinned to {pin}, of which no pod is ready")
         })
     }
@@ -180,19 +182,26 @@ fn deployment_gone(sim: &Sim) -> bool {
 
 fn i1_weights_sum_to_100(sim: &Sim) -> Check {
     let ours = sim.sent.iter().any(|sent| sent.write.kind == Written::HttpRoute && sent.answer.is_ok());
-    let Some(route) = sim.server.get(Kind::Route, "auth").filter(|_| ours) else { return Ok(()) };
-    let backends = backends_of(route);
-    let sum: u64 = backends.iter().map(|(_, weight)| weight).sum();
-    ensure(sum == 100 || backends.len() == 1, || format!("I1: the weights of the arms are {backends:?}"))
+    for route in sim.server.list(Kind::Route).filter(|_| ours) {
+        let backends = backends_of(route);
+        let of =
+            |wanted: &str| backends.iter().filter(|(name, _)| name == wanted).map(|(_, weight)| weight).sum::<u64>();
+        let arms = of("auth") + of(CANARY_SERVICE);
+        // Another backend keeps its share: a quarter.
+        let holds =
+            if route.name() == SECOND_ROUTE { arms == 3 * of(LEGACY) } else { arms == 100 || backends.len() == 1 };
+        ensure(holds, || format!("I1: the weights of the arms are {backends:?}"))?;
+    }
+    Ok(())
 }
 
 fn i4_no_weight_beyond_the_step(sim: &Sim) -> Check {
     let ours = sim.sent.iter().any(|sent| sent.write.kind == Written::HttpRoute && sent.answer.is_ok());
-    let (Some(run), Some(route)) = (sim.run(), sim.server.get(Kind::Route, "auth")) else { return Ok(()) };
+    let Some(run) = sim.run() else { return Ok(()) };
     if !ours || run.text("/status/phase") == "Promoting" {
         return Ok(());
     }
-    let weight = percent(&backends_of(route), CANARY_SERVICE);
+    let weight = sim.server.list(Kind::Route).map(|route| canary_share(route)).max().unwrap_or(0);
     let steps = run.value["spec"]["policy"]["steps"].as_array().cloned().unwrap_or_default();
     let reached = usize::try_from(run.int("/status/step")).unwrap_or(0).min(steps.len());
     let most = steps[..reached].iter().rev().find_map(|step| step["weight"].as_u64()).unwrap_or(0);
@@ -231,7 +240,7 @@ fn no_write_is_malformed(sim: &Sim) -> Check {
 
 /// Promise 3.
 fn no_request_is_lost(sim: &Sim) -> Check {
-    let excused = sim.crashed || sim.cluster.since_crash < i64::MAX / 4 || deployment_gone(sim);
+    let excused = sim.crashed || sim.cluster.since_crash < i64::MAX / 4 || deployment_gone(sim) || sim.emptied;
     ensure(sim.traffic.lost == 0 || excused, || {
         format!("promise 3: {} requests lost: {}", sim.traffic.lost, sim.traffic.lost_at.as_deref().unwrap_or_default())
     })
@@ -266,24 +275,18 @@ fn liveness(sim: &Sim) -> Check {
 fn i6_nothing_is_left(sim: &Sim) -> Check {
     let server = &sim.server;
     ensure(server.get(Kind::Service, CANARY_SERVICE).is_none(), || "I6: the canary's Service is left".into())?;
-    let service = server.get(Kind::Service, "auth");
-    ensure(service.is_none_or(|service| service.text("/spec/selector/pod-template-hash").is_empty()), || {
-        "I6: the pin is left".into()
-    })?;
-    ensure(
-        service.is_none_or(|service| service.value["spec"]["selector"] == serde_json::json!({"app": "auth"})),
-        || "I6: the Service's selector is not as it was".into(),
-    )?;
-    let route = server.get(Kind::Route, "auth");
-    ensure(route.is_none_or(|route| backends_of(route).iter().all(|(name, _)| name != CANARY_SERVICE)), || {
-        "I6: the canary's reference is left in the route".into()
-    })?;
-    ensure(
-        route.is_none_or(|route| {
-            route.value["spec"]["rules"][0]["backendRefs"] == serde_json::json!([{"name": "auth", "port": 80}])
-        }),
-        || format!("I6: the route is not as it was: {}", route.expect("checked").value["spec"]),
-    )?;
+    for service in SERVICES.iter().filter_map(|name| server.get(Kind::Service, name)) {
+        let selector = &service.value["spec"]["selector"];
+        ensure(*selector == serde_json::json!({"app": "auth"}), || {
+            format!("I6: the selector of Service {} is left as {selector}", service.name())
+        })?;
+    }
+    for route in server.list(Kind::Route) {
+        let refs = &route.value["spec"]["rules"][0]["backendRefs"];
+        ensure(*refs == people::own_refs(route.name()), || {
+            format!("I6: the references of route {} are left as {refs}", route.name())
+        })?;
+    }
     let runs: Vec<Rc<Object>> = server.list(Kind::Run).cloned().collect();
     ensure(runs.iter().all(|run| run.value["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)), || {
         "I6: a run has its finalizer still".into()
@@ -309,7 +312,8 @@ fn i9_edits_of_rules_stay(sim: &Sim) -> Check {
 }
 
 fn i9_other_fields_stay(sim: &Sim) -> Check {
-    for (kind, path, value) in people::other_fields() {
+    let made_anew = |kind: Kind| kind == Kind::Deployment && deployment_gone(sim);
+    for (kind, path, value) in people::other_fields().into_iter().filter(|(kind, ..)| !made_anew(*kind)) {
         let there = sim.server.get(kind, "auth").is_none_or(|object| object.value.pointer(path) == Some(&value));
         ensure(!sim.edited || there, || format!("I9: {kind:?} {path} is not as people wrote it"))?;
     }
@@ -352,7 +356,8 @@ fn i8_the_right_version_serves(sim: &Sim) -> Check {
     let reason = sim.run().map(|run| run.text("/status/reason").to_owned()).unwrap_or_default();
     // With weight 100 in the promotion stable gets no requests: nothing tells an outage of both from a fault of one.
     let outage = sim.done.contains(&Deed::Outage(true)) && reason == "SloViolated";
-    let excused = !good || sim.aborted || sim.crashed || outage;
+    let no_room = sim.setting.quota.is_some() && reason == "NeverReady";
+    let excused = !good || sim.aborted || sim.crashed || outage || no_room;
     ensure(excused, || format!("I8: {wanted} is good and {first} serves; the last run says {reason}"))
 }
 

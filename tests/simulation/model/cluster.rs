@@ -70,13 +70,15 @@ pub struct Cluster {
     /// Slower than usual.
     pub lag: bool,
     pods: u64,
+    /// No more pods than these.
+    quota: Option<i64>,
     /// Since a pod crashed.
     pub since_crash: i64,
 }
 
 impl Cluster {
-    pub fn new(lag: bool) -> Self {
-        Self { lag, since_crash: i64::MAX / 2, ..Self::default() }
+    pub fn new(lag: bool, quota: Option<i64>) -> Self {
+        Self { lag, quota, since_crash: i64::MAX / 2, ..Self::default() }
     }
 
     /// Pods follow ReplicaSets. One write at most.
@@ -89,7 +91,8 @@ impl Cluster {
         let mut pods: Vec<Rc<Object>> =
             server.list(Kind::Pod).filter(|pod| pod.owner() == Some(set.uid()) && !pod.is_going()).cloned().collect();
         let wanted = usize::try_from(set.int("/spec/replicas")).unwrap_or(0);
-        if pods.len() < wanted {
+        let room = self.quota.is_none_or(|most| (server.list(Kind::Pod).count() as i64) < most);
+        if pods.len() < wanted && room {
             self.pods += 1;
             let mut pod = json!({"metadata": set.value["spec"]["template"]["metadata"], "spec": set.value["spec"]["template"]["spec"], "status": {"phase": "Pending"}});
             pod["metadata"]["name"] = json!(format!("{}-{}", set.name(), self.pods));
@@ -102,7 +105,10 @@ impl Cluster {
             return server.delete(Kind::Pod, pods[0].name(), None).is_ok();
         }
         let ready = pods.iter().filter(|pod| is_ready(pod)).count();
-        let status = json!({"replicas": pods.len(), "readyReplicas": ready, "availableReplicas": ready, "observedGeneration": set.int("/metadata/generation")});
+        let mut status = json!({"replicas": pods.len(), "readyReplicas": ready, "availableReplicas": ready, "observedGeneration": set.int("/metadata/generation")});
+        if pods.len() < wanted {
+            status["conditions"] = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: pods"}]);
+        }
         set.value.get("status") != Some(&status)
             && server.replace(Kind::ReplicaSet, set, |set| set["status"] = status, BY, true).is_ok()
     }
@@ -265,6 +271,13 @@ pub fn backends_of(route: &Object) -> Vec<(String, u64)> {
         (reference["name"].as_str().unwrap_or_default().to_owned(), reference["weight"].as_u64().unwrap_or(1))
     })
     .collect()
+}
+
+/// The canary's percent of what it and the apex get.
+pub fn canary_share(route: &Object) -> u64 {
+    let mut backends = backends_of(route);
+    backends.retain(|(name, _)| name == "auth" || name == "auth-canary");
+    percent(&backends, "auth-canary")
 }
 
 /// Percent that goes to the Service with this name.

@@ -23,9 +23,11 @@ pub enum Deed {
     Resume,
     DeleteRollout,
     DeleteDeployment,
-    /// A GitOps tool puts its own refs and weights back.
+    /// The Deployment as it was in the beginning.
+    CreateDeployment,
+    /// A GitOps tool puts its own refs and weights back, in all routes.
     ResetRoute,
-    /// The same for the Service's selector.
+    /// The same for the Services' selectors.
     ResetService,
     /// Fields that are nobody's but theirs.
     EditOther,
@@ -36,6 +38,23 @@ pub enum Deed {
     Rest,
     /// A healthy pod of the version that serves crashes once.
     CrashOne,
+    /// A node is drained.
+    Drain,
+}
+
+/// Selects the same pods as the apex.
+pub const SECOND_SERVICE: &str = "auth-internal";
+/// Names the apex beside [`LEGACY`].
+pub const SECOND_ROUTE: &str = "auth-shared";
+/// A backend that no release concerns.
+pub const LEGACY: &str = "legacy";
+
+/// References of a route's only rule, as its owner wrote them.
+pub fn own_refs(route: &str) -> Value {
+    match route {
+        SECOND_ROUTE => json!([{"name": "auth", "port": 80, "weight": 3}, {"name": LEGACY, "port": 80, "weight": 1}]),
+        _ => json!([{"name": "auth", "port": 80}]),
+    }
 }
 
 /// The newest run.
@@ -107,9 +126,25 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
         Deed::DeleteRollout => server.delete(Kind::Rollout, "auth", None),
         Deed::DeleteDeployment => server.delete(Kind::Deployment, "auth", None),
         Deed::ResetRoute => {
-            edit(server, Kind::Route, "auth", &set("/spec/rules/0/backendRefs", json!([{"name": "auth", "port": 80}])))
+            for route in ["auth", SECOND_ROUTE]
+                .into_iter()
+                .filter(|name| server.get(Kind::Route, name).is_some())
+                .collect::<Vec<_>>()
+            {
+                edit(server, Kind::Route, route, &set("/spec/rules/0/backendRefs", own_refs(route)))?;
+            }
+            Ok(0)
         }
-        Deed::ResetService => edit(server, Kind::Service, "auth", &set("/spec/selector", json!({"app": "auth"}))),
+        Deed::ResetService => {
+            for service in ["auth", SECOND_SERVICE]
+                .into_iter()
+                .filter(|name| server.get(Kind::Service, name).is_some())
+                .collect::<Vec<_>>()
+            {
+                edit(server, Kind::Service, service, &set("/spec/selector", json!({"app": "auth"})))?;
+            }
+            Ok(0)
+        }
         Deed::EditOther => {
             for (kind, path, value) in other_fields() {
                 if path.starts_with("/metadata/annotations")
@@ -127,6 +162,6 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
             let matches = json!([{"path": {"type": "PathPrefix", "value": path}}]);
             edit(server, Kind::Route, "auth", &set("/spec/rules/0/matches", matches))
         }
-        Deed::Outage(_) | Deed::CrashOne | Deed::Rest => Ok(0),
+        Deed::CreateDeployment | Deed::Outage(_) | Deed::CrashOne | Deed::Drain | Deed::Rest => Ok(0),
     }
 }

@@ -367,6 +367,12 @@ impl Serin {
         !self.steps.is_empty()
     }
 
+    /// The next write is a run's status.
+    pub fn writes_run_status(&self) -> bool {
+        let Some(Step::Status(write, _) | Step::Write(write)) = self.steps.front() else { return false };
+        write.kind == serin::controller::Kind::RolloutRun && matches!(write.verb, Verb::PatchStatus(_))
+    }
+
     /// Sends the next write of the look under way.
     pub fn send(&mut self, server: &mut Server, luck: Luck) -> Option<Sent> {
         let now = server.now;

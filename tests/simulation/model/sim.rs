@@ -32,6 +32,16 @@ pub struct Setting {
     pub crashes: f64,
     /// The clock jumps, other controllers lead at the same time.
     pub turmoil: bool,
+    /// A second Service selects the pods.
+    pub second_service: bool,
+    /// A second route names the apex, beside another backend.
+    pub second_route: bool,
+    /// The size changes at any time, as a HorizontalPodAutoscaler changes it.
+    pub autoscaled: bool,
+    /// No more pods than these, those that are going too.
+    pub quota: Option<i64>,
+    /// From when on the runs' statuses can't be written.
+    pub unwritable: Option<i64>,
     /// When a second controller comes to lead, too, for half a minute.
     pub rival: Option<i64>,
     /// Milliseconds since the begin, and what people do then.
@@ -52,6 +62,11 @@ impl Setting {
             failures: 0.0,
             crashes: 0.0,
             turmoil: false,
+            second_service: false,
+            second_route: false,
+            autoscaled: false,
+            quota: None,
+            unwritable: None,
             rival: None,
             deeds: Vec::new(),
         }
@@ -79,6 +94,11 @@ impl Setting {
             failures: if rough && chance.chance(0.6) { 0.06 } else { 0.0 },
             crashes: if rough && chance.chance(0.6) { 0.02 } else { 0.0 },
             turmoil: rough && chance.chance(0.4),
+            second_service: chance.chance(0.25),
+            second_route: routed && chance.chance(0.25),
+            autoscaled: chance.chance(0.15),
+            quota: chance.chance(0.1).then(|| chance.between(7, 9) as i64),
+            unwritable: None,
             rival: None,
             deeds: Vec::new(),
         };
@@ -98,7 +118,7 @@ fn deeds(chance: &mut Prng, routed: bool) -> Vec<(i64, Deed)> {
     let mut deeds = vec![(at, Deed::Release(image(chance, 2)))];
     for number in 3..=2 + chance.below(5) {
         at += chance.between(500, 40_000) as i64;
-        let deed = match chance.below(22) {
+        let deed = match chance.below(30) {
             0..=4 => Deed::Release(image(chance, number)),
             5 => Deed::Undo,
             // By now perhaps a version of the Deployment's history: a ReplicaSet to be borrowed.
@@ -123,6 +143,21 @@ fn deeds(chance: &mut Prng, routed: bool) -> Vec<(i64, Deed)> {
                 Deed::Outage(true)
             }
             20 => Deed::CrashOne,
+            21 | 22 => Deed::Drain,
+            23 | 24 => {
+                let back = at + chance.between(1_000, 20_000) as i64;
+                deeds.push((back, Deed::Scale(chance.between(1, 5) as i64)));
+                Deed::Scale(0)
+            }
+            25 => {
+                let back = at + chance.between(200, 20_000) as i64;
+                deeds.push((back, Deed::CreateDeployment));
+                Deed::DeleteDeployment
+            }
+            26 | 27 if routed => {
+                deeds.push((at + chance.between(0, 3_000) as i64, Deed::ResetService));
+                Deed::ResetRoute
+            }
             _ => Deed::Approve,
         };
         deeds.push((at, deed));
@@ -159,6 +194,8 @@ pub struct Sim {
     /// The path that people let the route's first rule match.
     pub matches: Option<String>,
     pub crashed: bool,
+    /// People scaled it to 0 once.
+    pub emptied: bool,
     pub done: Vec<Deed>,
     /// Length of the log at which Deployments, ReplicaSets and the network had nothing to do.
     at_rest: [usize; 3],
@@ -171,7 +208,12 @@ pub struct Sim {
 }
 
 fn policy(setting: &Setting) -> Value {
-    let routes = if setting.routed { json!([{"kind": "HTTPRoute", "name": "auth"}]) } else { json!([]) };
+    let route = |name: &str| json!({"kind": "HTTPRoute", "name": name});
+    let routes = match (setting.routed, setting.second_route) {
+        (false, _) => json!([]),
+        (true, false) => json!([route("auth")]),
+        (true, true) => json!([route("auth"), route(people::SECOND_ROUTE)]),
+    };
     json!({
         "workloadRef": {"kind": "Deployment", "name": "auth"}, "service": "auth", "routes": routes,
         "telemetry": {
@@ -184,28 +226,35 @@ fn policy(setting: &Setting) -> Value {
     })
 }
 
-fn objects(setting: &Setting) -> [(Kind, Value); 4] {
+fn deployment(setting: &Setting) -> Value {
     let template = json!({"metadata": {"labels": {"app": "auth"}}, "spec": {"containers": [
         {"name": "auth", "image": "auth:v1-good", "ports": [{"name": "http", "containerPort": 8080}]}]}});
-    [
-        (
-            Kind::Deployment,
-            json!({"metadata": {"name": "auth", "namespace": "shop", "labels": {"app": "auth"}, "annotations": {}},
-            "spec": {"replicas": setting.replicas, "selector": {"matchLabels": {"app": "auth"}}, "template": template,
-                     "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}}}),
-        ),
-        (
-            Kind::Service,
-            json!({"metadata": {"name": "auth", "namespace": "shop"},
-            "spec": {"selector": {"app": "auth"}, "clusterIP": "10.1.0.1", "type": "ClusterIP", "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}}),
-        ),
-        (
-            Kind::Route,
-            json!({"metadata": {"name": "auth", "namespace": "shop"},
-            "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": [{"name": "auth", "port": 80}]}]}}),
-        ),
-        (Kind::Rollout, json!({"metadata": {"name": "auth", "namespace": "shop"}, "spec": policy(setting)})),
-    ]
+    json!({"metadata": {"name": "auth", "namespace": "shop", "labels": {"app": "auth"}, "annotations": {}},
+        "spec": {"replicas": setting.replicas, "selector": {"matchLabels": {"app": "auth"}}, "template": template,
+                 "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}}})
+}
+
+fn service(name: &str, app: &str) -> (Kind, Value) {
+    let spec = json!({"selector": {"app": app}, "clusterIP": "10.1.0.1", "type": "ClusterIP",
+        "ports": [{"name": "http", "port": 80, "targetPort": "http"}]});
+    (Kind::Service, json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec}))
+}
+
+fn route(name: &str) -> (Kind, Value) {
+    let spec = json!({"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": people::own_refs(name)}]});
+    (Kind::Route, json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec}))
+}
+
+fn objects(setting: &Setting) -> Vec<(Kind, Value)> {
+    let mut objects = vec![(Kind::Deployment, deployment(setting)), service("auth", "auth"), route("auth")];
+    if setting.second_service {
+        objects.push(service(people::SECOND_SERVICE, "auth"));
+    }
+    if setting.second_route {
+        objects.extend([service(people::LEGACY, people::LEGACY), route(people::SECOND_ROUTE)]);
+    }
+    objects.push((Kind::Rollout, json!({"metadata": {"name": "auth", "namespace": "shop"}, "spec": policy(setting)})));
+    objects
 }
 
 impl Sim {
@@ -218,7 +267,7 @@ impl Sim {
         let traffic =
             Traffic { by_route: 80.0, direct: if setting.routed { 15.0 } else { 60.0 }, ..Traffic::default() };
         Self {
-            cluster: Cluster::new(setting.lag),
+            cluster: Cluster::new(setting.lag, setting.quota),
             chance: Prng::new(setting.seed ^ 0x5eed),
             server,
             traffic,
@@ -234,6 +283,7 @@ impl Sim {
             edited: false,
             matches: None,
             crashed: false,
+            emptied: false,
             done: Vec::new(),
             at_rest: [0; 3],
             open: false,
@@ -269,16 +319,20 @@ impl Sim {
         self.quiet += passed;
         self.server.now += passed;
         if self.setting.turmoil && !self.ending && self.chance.chance(0.002) {
-            let jump = self.chance.between(1_000, 7_000) as i64;
+            let jump = self.chance.between(0, 10_000) as i64 - 3_000;
             self.server.now += jump;
             self.note(|| format!("the clock jumps by {jump} ms"));
         }
         self.sent.clear();
         self.people();
+        if self.setting.autoscaled && self.open && !self.ending && self.chance.chance(0.01) {
+            let to = self.chance.between(1, 6) as i64;
+            self.autoscale(to);
+        }
         self.nature(passed);
         self.open |= self.cluster_is_up();
         if self.open {
-            self.traffic.flow(&self.server, &self.cluster, "auth", &mut self.chance, passed);
+            self.traffic.flow(&self.server, &self.cluster, &mut self.chance, passed);
         }
         self.lead(passed);
         self.haunt();
@@ -286,7 +340,11 @@ impl Sim {
     }
 
     fn cluster_is_up(&self) -> bool {
-        i64::try_from(endpoints_of(&self.server, "auth").len()).is_ok_and(|ready| ready >= self.setting.replicas)
+        let is_up = |service: &str| {
+            let ready = endpoints_of(&self.server, service).len();
+            i64::try_from(ready).is_ok_and(|ready| ready >= self.setting.replicas)
+        };
+        is_up("auth") && (!self.setting.second_service || is_up(people::SECOND_SERVICE))
     }
 
     fn nature(&mut self, passed: i64) {
@@ -330,8 +388,19 @@ impl Sim {
         }
     }
 
+    /// Of a Deployment that is there and not scaled to 0, as an autoscaler does.
+    fn autoscale(&mut self, to: i64) {
+        let size = self.server.get(Kind::Deployment, "auth").map_or(0, |deployment| deployment.int("/spec/replicas"));
+        if size > 0 && size != to {
+            self.act(&Deed::Scale(to));
+        }
+    }
+
     pub fn act(&mut self, deed: &Deed) {
-        let answer = people::act(&mut self.server, deed);
+        let answer = match deed {
+            Deed::CreateDeployment => self.server.create(Kind::Deployment, deployment(&self.setting), "kubectl"),
+            deed => people::act(&mut self.server, deed),
+        };
         self.quiet = 0;
         self.note(|| format!("PEOPLE {deed:?}{}", if answer.is_ok() { "" } else { " (refused)" }));
         match deed {
@@ -341,6 +410,8 @@ impl Sim {
             Deed::EditOther => self.edited |= answer.is_ok(),
             Deed::EditRules(path) if answer.is_ok() => self.matches = Some(path.clone()),
             Deed::CrashOne => self.crash_one(),
+            Deed::Drain => self.drain(),
+            Deed::Scale(0) => self.emptied = true,
             _ => {}
         }
         self.done.push(deed.clone());
@@ -361,10 +432,26 @@ impl Sim {
         }
     }
 
+    /// Half of the pods are evicted at once, whatever they are.
+    fn drain(&mut self) {
+        self.crashed = true;
+        self.cluster.since_crash = 0;
+        let pods: Vec<String> = self.server.list(Kind::Pod).map(|pod| pod.name().to_owned()).collect();
+        for pod in pods {
+            if self.chance.chance(0.5) {
+                let _ = self.server.delete(Kind::Pod, &pod, None);
+            }
+        }
+    }
+
     /// People give what is waited for.
     fn wind_up(&mut self) {
         self.ending = true;
         self.traffic.outage = false;
+        let empty = self.server.get(Kind::Deployment, "auth").is_some_and(|all| all.int("/spec/replicas") == 0);
+        if empty {
+            self.act(&Deed::Scale(2));
+        }
         let Some(run) = people::newest_run(&self.server).and_then(|run| self.server.get(Kind::Run, &run).cloned())
         else {
             return;
@@ -454,7 +541,11 @@ impl Sim {
             if !self.controllers[index].is_busy() {
                 break;
             }
-            let luck = self.luck();
+            let unwritable = self.setting.unwritable.is_some_and(|from| from <= self.passed);
+            let luck = match unwritable && self.controllers[index].writes_run_status() {
+                true => Luck::Failed,
+                false => self.luck(),
+            };
             let Some(sent) = self.controllers[index].send(&mut self.server, luck) else { break };
             self.quiet = 0;
             if self.traces && (sent.write.verb() != "patch status" || luck != Luck::Fine || sent.answer.is_err()) {
@@ -536,7 +627,9 @@ impl Sim {
                     value["metadata"]["labels"],
                     image_of(object)
                 )),
-                Kind::Route => lines.push(format!("route {}", value["spec"]["rules"][0]["backendRefs"])),
+                Kind::Route => {
+                    lines.push(format!("route {} {}", event.name, value["spec"]["rules"][0]["backendRefs"]));
+                }
                 Kind::Endpoints => lines.push(format!(
                     "endpoints {}: {}",
                     event.name,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cluster::{Cluster, Nature, endpoints_of, image_of, nature_of},
+    people::SECOND_SERVICE,
     prng::Prng,
     server::{Kind, Server},
 };
@@ -54,7 +55,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn flow(&mut self, server: &Server, cluster: &Cluster, apex: &str, chance: &mut Prng, passed: i64) {
+    pub fn flow(&mut self, server: &Server, cluster: &Cluster, chance: &mut Prng, passed: i64) {
         let seconds = passed as f64 / 1000.0;
         self.owed[0] += self.by_route * seconds;
         self.owed[1] += self.direct * seconds;
@@ -62,10 +63,13 @@ impl Traffic {
         for (owed, count) in self.owed.iter_mut().zip(counts) {
             *owed -= count as f64;
         }
-        let direct = vec![(apex.to_owned(), 1)];
-        let routed = cluster.in_force.values().next().unwrap_or(&direct);
+        let direct = vec![("auth".to_owned(), 1)];
+        let routed = cluster.in_force.get("auth").unwrap_or(&direct);
         self.send(server, routed, counts[0], chance);
         self.send(server, &direct, counts[1], chance);
+        if server.get(Kind::Service, SECOND_SERVICE).is_some() {
+            self.send(server, &[(SECOND_SERVICE.to_owned(), 1)], counts[1] / 2, chance);
+        }
     }
 
     fn send(&mut self, server: &Server, backends: &[(String, u64)], count: u64, chance: &mut Prng) {
