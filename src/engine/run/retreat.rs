@@ -136,10 +136,19 @@ fn pods(view: &View<'_>) -> Option<Retreat> {
             format!("canary pods were not ready within {} (limits.readyWithin){blocked}", limits.ready_within),
         );
     }
-    if view.phase() == Phase::Promoting && view.canary_ready() == 0 && view.before.stage >= Some(Stage::Switch) {
+    if view.phase() == Phase::Promoting && view.before.stage >= Some(Stage::Switch) && canary_is_lost(view) {
         return refuse(reasons::CANARY_LOST, "no canary pod is ready any more");
     }
     None
+}
+
+/// Once direct callers are on the canary, its pods tell: a controller that has just come to lead may know the run's stage
+/// before its cache shows the apex's new endpoints.
+fn canary_is_lost(view: &View<'_>) -> bool {
+    match view.before.stage >= Some(Stage::Return) {
+        true => view.canary().is_none_or(|arm| arm.ready == 0),
+        false => view.canary_ready() == 0,
+    }
 }
 
 fn why_blocked(arm: &Arm) -> String {
