@@ -10,7 +10,7 @@ use super::{
     world::{Kind, World, Write, phase_of},
 };
 use crate::{
-    api::{Policy, RolloutRun, RolloutRunStatus, names, validate},
+    api::{Policy, RolloutRun, RolloutRunStatus, Stage, names, validate},
     engine::{self, Action, Decision, Gates, Governance, Governed, LastRun, Latch, Traffic},
     evidence::{Evidence, Silent, Split},
     workload::owner_of,
@@ -37,9 +37,11 @@ pub struct Looked {
 }
 
 impl Moved {
-    /// The traffic goes back even when the status can't be written.
+    /// The traffic goes back even when the status can't be written: all that a rollback begins with (without a route that
+    /// is the canary's size, late in a promotion the apex's pin), and weight 0 whenever it is asked for.
     pub fn retreat(self) -> Vec<Action> {
-        self.decision.actions.into_iter().filter(Action::is_retreat).collect()
+        let diverts = self.decision.status.stage == Some(Stage::Divert);
+        self.decision.actions.into_iter().filter(|action| diverts || action.is_retreat()).collect()
     }
 }
 

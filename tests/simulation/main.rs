@@ -107,7 +107,13 @@ fn losing_writes_or_memory_changes_no_outcome() {
 mod found {
     use serde_json::json;
 
-    use super::{AT_MOST, Deed, Setting, Sim, check};
+    use super::{
+        AT_MOST, Deed, Setting, Sim, check,
+        model::{
+            cluster::{endpoints_of, percent},
+            server::{Kind, Object},
+        },
+    };
 
     fn holds(setting: Setting, word: &str, deeds: &[(i64, Deed)]) {
         holds_in(0..4, setting, word, deeds);
@@ -166,5 +172,46 @@ mod found {
             let setting = Setting { lag: true, rival: Some(rival), steps: steps.clone(), ..Setting::calm() };
             holds_in(0..6, setting, "good", &[(70_000, Deed::Rest)]);
         }
+    }
+
+    /// Some callers reach the canary.
+    fn exposed(sim: &Sim) -> bool {
+        let canary = sim.run().expect("a run").text("/spec/to/hash").to_owned();
+        let behind = |service: &str| {
+            let pods = endpoints_of(&sim.server, service);
+            pods.iter().any(|pod| sim.server.get(Kind::Pod, pod).is_some_and(|pod| pod.hash() == canary))
+        };
+        let routed = sim.cluster.in_force.get("auth").is_some_and(|backends| percent(backends, "auth-canary") > 0);
+        behind("auth") || routed && behind("auth-canary")
+    }
+
+    /// The run's status can't be written from some moment on; an abort takes the traffic back all the same.
+    fn retreats_without_a_status(setting: Setting, reached: impl Fn(&Object) -> bool) {
+        let mut sim = Sim::new(Setting { deeds: vec![(15_000, Deed::Release("auth:v2-good".into()))], ..setting });
+        while !sim.run().is_some_and(|run| reached(&run)) {
+            sim.step();
+            assert!(sim.passed < AT_MOST);
+        }
+        assert!(exposed(&sim));
+        sim.setting.unwritable = Some(0);
+        sim.act(&Deed::Abort);
+        (0..100).for_each(|_| sim.step());
+        assert_ne!(sim.run().expect("a run").text("/status/phase"), "RollingBack");
+        assert!(!exposed(&sim));
+    }
+
+    /// By reading: without a route the retreat is the canary's size, which waited for the status.
+    #[test]
+    fn without_a_route_the_traffic_goes_back_though_the_status_cannot_be_written() {
+        let steps = json!([{"weight": 50, "bake": "20s"}]);
+        retreats_without_a_status(Setting { routed: false, steps, ..Setting::calm() }, |run| {
+            run.text("/status/waiting/reason") == "Bake"
+        });
+    }
+
+    /// By reading: late in a promotion the retreat is the apex's pin, which waited for the status.
+    #[test]
+    fn late_in_a_promotion_the_traffic_goes_back_though_the_status_cannot_be_written() {
+        retreats_without_a_status(Setting::calm(), |run| run.text("/status/stage") == "Quiet");
     }
 }
