@@ -174,6 +174,15 @@ mod found {
         }
     }
 
+    /// Seed 1011: a second leader whose cache of routes was older than the run's status took the run for contested, and
+    /// the canary's pods away while the gateway still sent requests to them.
+    #[test]
+    fn a_contested_canary_keeps_its_pods_until_a_late_cache_knows() {
+        let steps = json!([{"weight": 50, "bake": "5s"}]);
+        let setting = Setting { lag: true, second_route: true, replicas: 1, steps, ..Setting::calm() };
+        holds_in(0..25, Setting { rival: Some(19_000), ..setting }, "good", &[(60_000, Deed::Rest)]);
+    }
+
     /// Some callers reach the canary.
     fn exposed(sim: &Sim) -> bool {
         let canary = sim.run().expect("a run").text("/spec/to/hash").to_owned();

@@ -18,6 +18,10 @@ use crate::{
 /// the endpoints of a cluster that is new in it, and would answer 503.
 const INTRODUCED: f64 = 1.0;
 
+/// A contested canary keeps its pods for so many seconds after its weight is gone: a controller that has just come to
+/// lead may know of the contest before its cache shows the weight.
+const CONTEST_SETTLES: f64 = 5.0;
+
 /// The next move on the way up.
 pub(super) fn next(view: &View<'_>) -> Move {
     if let Some(held) = contested(view).or_else(|| blocked_at_start(view)) {
@@ -37,7 +41,9 @@ fn contested(view: &View<'_>) -> Option<Move> {
     let who = view.snapshot.routes.iter().filter_map(|route| route.changed_by.as_deref());
     let who = who.chain(view.snapshot.services.iter().filter_map(|service| service.changed_by.as_deref())).next();
     let retreat = match view.shows(Share::NONE) {
-        true if view.routes_accepted() => view.canary_of(0),
+        true if view.routes_accepted() && view.waited_for(WaitingReason::RouteContested) >= CONTEST_SETTLES => {
+            view.canary_of(0)
+        }
         // The gateway may still send requests there.
         true => Vec::new(),
         false => view.weights(Share::NONE),
