@@ -183,6 +183,16 @@ mod found {
         holds_in(0..25, Setting { rival: Some(19_000), ..setting }, "good", &[(60_000, Deed::Rest)]);
     }
 
+    /// Seed 1882: scaled up late in a promotion, beyond the quota: it waited for the route, which had long been accepted, and
+    /// so for ever.
+    #[test]
+    fn no_room_for_more_pods_late_in_a_promotion_is_said_and_ends() {
+        for at in 33..42 {
+            let setting = Setting { replicas: 2, quota: Some(5), ..Setting::calm() };
+            holds_in(0..1, setting, "good", &[(at * 1_000, Deed::Scale(5))]);
+        }
+    }
+
     /// Some callers reach the canary.
     fn exposed(sim: &Sim) -> bool {
         let canary = sim.run().expect("a run").text("/spec/to/hash").to_owned();

@@ -124,8 +124,13 @@ fn quiet(view: &View<'_>, stay: Move) -> Move {
 
 fn unroute(view: &View<'_>, stay: Move) -> Move {
     let stay = full_size(view, stay).act(view.pins(&view.spec.to.hash));
-    if view.route_is_clear() && view.routes_accepted() && view.canary_ready() >= view.replicas() {
-        return stay.at_stage(if keep_old_for(view).0 > 0 { Stage::Keep } else { Stage::HandOver });
+    if view.route_is_clear() && view.routes_accepted() {
+        let (ready, pods) = (view.canary_ready(), view.replicas());
+        let next = if keep_old_for(view).0 > 0 { Stage::Keep } else { Stage::HandOver };
+        return match ready >= pods {
+            true => stay.at_stage(next),
+            false => stay.wait(WaitingReason::Capacity, format!("{ready} of {pods} pods of the new version are ready")),
+        };
     }
     let clear = (!view.route_is_clear()).then_some(Action::ClearRoutes);
     stay.act(clear).wait(WaitingReason::Route, format!("taking the canary out of the route: {}", view.route_message()))

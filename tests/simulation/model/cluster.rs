@@ -71,7 +71,7 @@ pub struct Cluster {
     pub lag: bool,
     pods: u64,
     /// No more pods than these.
-    quota: Option<i64>,
+    pub quota: Option<i64>,
     /// Since a pod crashed.
     pub since_crash: i64,
 }
