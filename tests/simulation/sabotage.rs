@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use serin::{
-    api::{Phase, RolloutRun, RolloutRunStatus, Stage},
+    api::{Phase, RolloutRun, RolloutRunStatus, Share, Stage},
     controller::{Kind as Written, Verb, World, Write},
     engine::Action,
     evidence::Verdict,
@@ -81,13 +81,13 @@ fn leave_out(actions: &mut Vec<Action>, left_out: impl Fn(&Action) -> bool) {
 
 fn weight_of(action: &mut Action) -> Option<&mut u32> {
     match action {
-        Action::SetWeight { weight } => Some(weight),
+        Action::SetWeight(share) => Some(&mut share.weight),
         _ => None,
     }
 }
 
 fn set_weight(weight: u32) -> Action {
-    Action::SetWeight { weight }
+    Action::SetWeight(Share::of(weight))
 }
 
 /// The operations of a patch.
@@ -169,7 +169,7 @@ const MUTATIONS: &[Mutation] = &[
         sabotage: Sabotage {
             actions: |actions, of| {
                 if is_in(of, Phase::RollingBack) {
-                    leave_out(actions, |action| matches!(action, Action::SetWeight { .. } | Action::ClearRoutes));
+                    leave_out(actions, |action| matches!(action, Action::SetWeight(_) | Action::ClearRoutes));
                 }
             },
             ..Sabotage::NONE

@@ -116,6 +116,7 @@ impl Hosts {
             "--timeout",
             "90s",
         ])
+        .map(drop)
     }
     fn allow(host: &str) -> Self {
         Self::set(&format!("{{{host}}}")).expect("helm upgrade");
