@@ -28,18 +28,18 @@ fn example(manifest: &str, changes: &[(&str, &str)]) -> String {
 }
 
 /// A namespace with nothing in it.
-struct Bare(&'static str);
+pub struct Bare(pub &'static str);
 
 impl Bare {
-    fn open(name: &'static str) -> Self {
+    pub fn open(name: &'static str) -> Self {
         let _ = kubectl(&["delete", "namespace", name, "--ignore-not-found", "--timeout=60s"]);
         kubectl(&["create", "namespace", name]).expect("a namespace");
         Self(name)
     }
-    fn kubectl(&self, args: &[&str]) -> Result<String, String> {
+    pub fn kubectl(&self, args: &[&str]) -> Result<String, String> {
         kubectl(&[&["-n", self.0], args].concat())
     }
-    fn apply(&self, text: &str) -> Result<String, String> {
+    pub fn apply(&self, text: &str) -> Result<String, String> {
         serin_e2e::cluster::kubectl_with(&["-n", self.0, "apply", "-f", "-"], text)
     }
 }

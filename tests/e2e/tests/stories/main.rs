@@ -5,6 +5,7 @@ mod gates;
 mod input;
 mod people;
 mod releases;
+mod routes;
 mod steps;
 mod trouble;
 mod workload;
