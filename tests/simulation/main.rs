@@ -1,6 +1,7 @@
 //! Deterministic simulation: production's decisions against a small model of Kubernetes, its callers and its people.
 //!
-//! `SERIN_SEEDS=5000 cargo test --test simulation` tries more seeds, `SERIN_SEED=7` replays one with its whole trace.
+//! `cargo test --release --test simulation` tries 5,000 seeds, without `--release` 500; `SERIN_SEEDS=100000` makes a long
+//! run, `SERIN_FIRST` begins elsewhere, `SERIN_SEED=7` replays one with its whole trace.
 
 mod invariants;
 #[allow(dead_code, reason = "some fields are there for the trace")]
