@@ -22,6 +22,7 @@
 
 mod burn;
 mod eprocess;
+mod multinomial;
 mod power;
 #[cfg(test)]
 mod simulation;
