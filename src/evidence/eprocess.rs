@@ -67,6 +67,17 @@ pub(super) fn ln_sum(logs: impl Iterator<Item = f64> + Clone) -> f64 {
     top + logs.map(|x| (x - top).exp()).sum::<f64>().ln()
 }
 
+/// Which of several e-values are discoveries, so that of those at most a share `rate` is false on
+/// average, however they depend on each other: the k largest, for the largest k of which the k-th is at
+/// least n/(rate k) (e-BH, Wang and Ramdas 2022). In and out in the same order.
+pub(super) fn discoveries(ln_e: &[f64], rate: f64) -> Vec<bool> {
+    let mut order: Vec<f64> = ln_e.to_vec();
+    order.sort_by(|a, b| b.total_cmp(a));
+    let needed = |k: usize| (ln_e.len() as f64 / (rate * k as f64)).ln();
+    let least = (1..=order.len()).rev().find(|&k| order[k - 1] >= needed(k)).map(|k| order[k - 1]);
+    ln_e.iter().map(|e| least.is_some_and(|least| *e >= least)).collect()
+}
+
 /// What is bet on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Bet {
@@ -248,6 +259,26 @@ mod tests {
         let late = ln_e(bet, &[second]).exp();
         let want = (0.5 * both + 0.3 * late + 0.2).ln();
         assert!((purse.ln_e(0.2) - want).abs() < 1e-6);
+    }
+
+    #[test]
+    fn discoveries_are_those_of_e_bh() {
+        // Ten e-values at 5 %: one alone needs 200, two need 100 each, three 66.7.
+        let ln = |e: [f64; 10]| e.map(f64::ln);
+        let count = |e: [f64; 10]| discoveries(&ln(e), 0.05).iter().filter(|named| **named).count();
+        let rest = [1.0, 0.5, 0.0, 3.0, 1.0, 0.1, 19.0];
+        let with = |a: f64, b: f64, c: f64| {
+            let mut all = [0.0; 10];
+            all[..3].copy_from_slice(&[b, c, a]);
+            all[3..].copy_from_slice(&rest);
+            all
+        };
+        assert_eq!(count(with(199.0, 1.0, 1.0)), 0);
+        assert_eq!(count(with(201.0, 1.0, 1.0)), 1);
+        assert_eq!(count(with(150.0, 101.0, 1.0)), 2);
+        assert_eq!(count(with(150.0, 99.0, 67.0)), 3);
+        assert_eq!(discoveries(&ln(with(201.0, 1.0, 1.0)), 0.05)[..3], [false, false, true]);
+        assert!(discoveries(&[], 0.05).is_empty());
     }
 
     #[test]

@@ -17,6 +17,9 @@
 //! not yet bet counts as itself, so E is at any time an average of e-processes that started at
 //! different times, with fixed weights that sum to 1.
 //!
+//! An SLO may have facets (see `watch`): further bounds of its histogram, label values. They share its
+//! budget. [`Test::VersusStable`] then speaks of their mean.
+//!
 //! A tick is taken into account when the next one is known: arms are not scraped at the same
 //! instant, so an outage may show in one arm a tick before the other.
 
@@ -28,12 +31,17 @@ mod power;
 mod simulation;
 mod slo;
 mod split;
+mod tail;
 #[cfg(test)]
 mod testing;
+mod versus;
+mod watch;
 
 use serde::{Deserialize, Serialize};
 
 pub use split::{ArmSeconds, Silent, Split};
+pub use tail::{NoBounds, TailBounds};
+pub use watch::{Facet, Watch};
 
 use slo::Track;
 
@@ -152,6 +160,22 @@ pub struct Judgement {
     /// Stable is in an outage now, and so is the canary, or it would otherwise be called Good; and
     /// it is not proven to be better than stable. A reason to hold, and never to roll back.
     pub shared_fault: bool,
+    /// What the SLO is looked at through besides, in the order of its [`Watch`].
+    pub facets: Vec<FacetJudgement>,
+}
+
+/// What is known about one facet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FacetJudgement {
+    pub name: String,
+    /// ln E against stable of this facet alone, in nats.
+    pub evidence: f64,
+    /// Worse than stable by itself: for naming what went wrong, not for the verdict. Of what is named
+    /// at most 1 in 20 is named by chance (false discovery rate).
+    pub worse: bool,
+    /// Sums of the run.
+    pub canary: Count,
+    pub stable: Count,
 }
 
 /// The fold over the ticks of a run. Serialise it at any time and go on later: the result is
@@ -168,12 +192,18 @@ impl Evidence {
     /// Evidence of a run that begins with step 0 of `steps`. `alpha`: false-alarm budget of the
     /// whole run over all SLOs, e.g. 0.01.
     pub fn new(slos: &[Slo], alpha: f64, steps: usize) -> Self {
+        let plain: Vec<Watch> = slos.iter().cloned().map(Watch::from).collect();
+        Self::watching(&plain, alpha, steps)
+    }
+
+    /// The same with SLOs that have facets: histogram bounds, label values.
+    pub fn watching(slos: &[Watch], alpha: f64, steps: usize) -> Self {
         let alpha = if alpha.is_nan() { 0.01 } else { alpha };
         let tests = 2.0 * slos.len().max(1) as f64;
         let mut evidence = Self {
             threshold: eprocess::Nats::new((tests / alpha.clamp(1e-12, 1.0)).ln()),
             stakes: Stakes::new(steps),
-            slos: slos.iter().map(|slo| Track::new(&slo.sane())).collect(),
+            slos: slos.iter().map(Track::new).collect(),
         };
         evidence.bet_on_step();
         evidence
@@ -195,13 +225,15 @@ impl Evidence {
         }
     }
 
-    /// One tick: one sample per SLO, in the order of `new`. Samples that are missing are empty.
+    /// One tick: one sample per SLO, in the order of `new`; after it one for each facet that the SLO
+    /// has. Samples that are missing are empty.
     pub fn fold(&mut self, tick: &[Sample]) {
         let drip = self.stakes.drip();
         let idle = self.stakes.idle();
-        let mut samples = tick.iter().copied();
+        let mut rest = tick;
         for slo in &mut self.slos {
-            let now = samples.next().unwrap_or_default().clamped();
+            let (now, others) = rest.split_at(slo.width().min(rest.len()));
+            rest = others;
             slo.bet(drip);
             slo.fold(now, idle, self.threshold.get(), !self.stakes.waiting);
         }

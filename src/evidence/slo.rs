@@ -1,81 +1,34 @@
-//! One SLO: its ticks on their way into the two tests.
-//!
-//! A tick waits for its successor, is compared with the worst of the stable ticks beside it (if
-//! that one is clearly worse: scrape skew), is pooled with others until there is something to
-//! compare, and is then played. What is left out, pooled or compared with which neighbour depends
-//! on request counts and on stable's errors alone, never on the canary's, and only ever makes
-//! stable look worse; so E stays an e-process.
+//! One SLO: its ticks on their way into the two tests, and what they say.
 
 use serde::{Deserialize, Serialize};
 
 use super::burn::Burn;
-use super::eprocess::{Bet, Nats, Purse, ratio};
-use super::{Count, Judgement, Sample, Slo, Test, Verdict, power};
+use super::eprocess::{Bet, Nats, Purse, discoveries, ln_sum, ratio};
+use super::versus::{Block, Lag, Met, Versus};
+use super::{Facet, FacetJudgement, Judgement, Sample, Slo, Test, Verdict, Watch, power};
 
-/// A block of ticks is played once stable has this many requests ...
-const BLOCK_REQUESTS: u64 = 20;
-/// ... or after this many ticks, if stable had any.
-const BLOCK_TICKS: u32 = 5;
-/// Canary requests wait this long for any request at stable. Then they are let go: too long ago to
-/// be compared.
-const CARRY_TICKS: u32 = 60;
 /// Stable serves nothing any more: so many canary requests in so many ticks without one at stable.
 const ALONE_REQUESTS: u64 = 20;
 const ALONE_TICKS: u32 = 5;
-/// A neighbouring stable tick is clearly worse: standard deviations of the difference.
-const CLEARLY: f64 = 2.0;
 /// "Proven better" in an outage: 5 %, a question of holding only.
 const BETTER: f64 = 3.0;
-
-/// Ticks pooled until there is something to compare. A service with one request a second has an arm
-/// without any in most ticks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Block {
-    sum: Sample,
-    ticks: u32,
-}
-
-impl Block {
-    fn add(&mut self, sample: Sample) {
-        self.sum.add(sample);
-        self.ticks = self.ticks.saturating_add(1);
-    }
-
-    fn comparable(&self) -> bool {
-        let stable = self.sum.stable.total;
-        stable >= BLOCK_REQUESTS || (stable > 0 && self.ticks >= BLOCK_TICKS)
-    }
-
-    fn take(&mut self) -> Sample {
-        std::mem::take(self).sum
-    }
-}
-
-/// Requests of the last few blocks, in thousandths, older ones fading: the ratio of the arms as it
-/// was before the block that is about to be played.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Lately {
-    canary: u64,
-    stable: u64,
-}
-
-impl Lately {
-    fn push(&mut self, sample: Sample) {
-        let fade = |old: u64, new: u64| (old - old / 4).saturating_add(new.saturating_mul(1000));
-        self.canary = fade(self.canary, sample.canary.total);
-        self.stable = fade(self.stable, sample.stable.total);
-    }
-
-    fn ratio(self) -> f64 {
-        if self.stable == 0 { 0.0 } else { self.canary as f64 / self.stable as f64 }
-    }
-}
+/// Of the facets that are named at most this share is named by chance.
+const NAMED_BY_CHANCE: f64 = 0.05;
 
 /// A Bad verdict: final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Bad {
     test: Test,
     evidence: Nats,
+}
+
+/// A facet of the SLO, on the way into its own bet against stable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Side {
+    facet: Facet,
+    run: Sample,
+    lag: Lag,
+    versus: Versus,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,14 +41,11 @@ pub(super) struct Track {
     /// Stable requests that would make the ratio of the arms what bets were made by.
     matched: u64,
     bad: Option<Bad>,
-
-    /// The tick that waits for its successor, and stable's tick before it.
-    held: Option<Sample>,
-    before: Count,
-
-    versus: Purse,
-    versus_block: Block,
-    lately: Lately,
+    lag: Lag,
+    versus: Versus,
+    /// The SLO's own counts have the rest of the weight.
+    own_weight: f64,
+    facets: Vec<Side>,
 
     /// Over the objective, and worse than stable: on ticks in which stable keeps the objective.
     over: Purse,
@@ -113,20 +63,20 @@ pub(super) struct Track {
 }
 
 impl Track {
-    pub(super) fn new(slo: &Slo) -> Self {
-        let versus = Bet::Worse { relative: slo.relative, absolute: slo.absolute };
+    pub(super) fn new(watch: &Watch) -> Self {
+        let Watch { slo, facets } = watch.sane();
+        let bet = tolerated(&slo);
+        let side = |facet| Side { facet, run: Sample::default(), lag: Lag::default(), versus: Versus::new(bet) };
         Self {
-            slo: slo.clone(),
             run: Sample::default(),
             step: Sample::default(),
             judged: 0,
             matched: 0,
             bad: None,
-            held: None,
-            before: Count::default(),
-            versus: Purse::new(versus),
-            versus_block: Block::default(),
-            lately: Lately::default(),
+            lag: Lag::default(),
+            versus: Versus::new(bet),
+            own_weight: 1.0 - facets.iter().map(|facet| facet.weight).sum::<f64>(),
+            facets: facets.into_iter().map(side).collect(),
             over: Purse::new(OVER_ANY),
             worse: Purse::new(WORSE),
             objective_block: Block::default(),
@@ -135,7 +85,13 @@ impl Track {
             canary_burn: Burn::new(),
             burning: [false; 2],
             better: Purse::new(Bet::Better),
+            slo,
         }
+    }
+
+    /// How many samples a tick has for it: its own, and one for each facet.
+    pub(super) fn width(&self) -> usize {
+        1 + self.facets.len()
     }
 
     pub(super) fn begin_step(&mut self) {
@@ -146,59 +102,59 @@ impl Track {
 
     /// Puts a share of the run's money to work in each test.
     pub(super) fn bet(&mut self, share: f64) {
-        for purse in [&mut self.versus, &mut self.over, &mut self.worse] {
+        self.versus.add(share);
+        for side in &mut self.facets {
+            side.versus.add(share);
+        }
+        for purse in [&mut self.over, &mut self.worse] {
             purse.add(share);
         }
     }
 
-    /// `in_step`: the held tick belongs to the step under way.
-    pub(super) fn fold(&mut self, now: Sample, idle: f64, threshold: f64, in_step: bool) {
+    /// `samples`: the SLO's own, then the facets'; those that are missing are empty. `in_step`: the
+    /// held tick belongs to the step under way.
+    pub(super) fn fold(&mut self, samples: &[Sample], idle: f64, threshold: f64, in_step: bool) {
+        let mut samples = samples.iter().copied().map(Sample::clamped);
+        let mut next = || samples.next().unwrap_or_default();
+        let now = next();
         self.run.add(now);
         self.step.add(now);
         self.stable_burn.push(now.stable, self.slo.objective);
         self.canary_burn.push(now.canary, self.slo.objective);
         let burns = self.stable_burn.any();
 
-        if let Some(held) = self.held.replace(now) {
-            let judged = (self.judged, self.matched);
-            let stable = worst(held.stable, [self.before, now.stable]);
-            let comparable = Sample { stable, ..held };
-            self.play_versus(comparable);
-            if !burns && self.burning == [false; 2] {
-                self.play_objective(comparable);
+        let bet = tolerated(&self.slo);
+        for side in &mut self.facets {
+            let now = next();
+            side.run.add(now);
+            if let Some(met) = side.lag.push(now) {
+                side.versus.play(bet, met.comparable);
             }
-            self.play_better(held);
+        }
+        if let Some(met) = self.lag.push(now) {
+            let judged = (self.judged, self.matched);
+            self.play(&met, burns);
             self.settle(idle, threshold);
             if !in_step {
                 (self.judged, self.matched) = judged;
             }
-            self.before = held.stable;
         }
         self.burning = [burns, self.burning[0]];
     }
 
-    fn play_versus(&mut self, sample: Sample) {
-        self.versus_block.add(sample);
-        if !self.versus_block.comparable() {
-            if self.versus_block.ticks >= CARRY_TICKS {
-                self.versus_block.take();
+    fn play(&mut self, met: &Met, burns: bool) {
+        if let Some(played) = self.versus.play(tolerated(&self.slo), met.comparable) {
+            let canary = played.block.canary.total;
+            self.judged = self.judged.saturating_add(canary);
+            if played.rho > 0.0 {
+                let matched = (canary as f64 / played.rho).round() as u64;
+                self.matched = self.matched.saturating_add(matched);
             }
-            return;
         }
-        let block = self.versus_block.take();
-        // Not the block's ratio alone: retries within a tick make its counts depend on its errors,
-        // and errors at stable that are retried at stable would lower it. The ratio before the
-        // block is fixed before its errors. Not the old ratio alone: when weights rise it is too
-        // small, and E[LR] > 1. The larger of the two is at least the block's own, so E[LR] <= 1.
-        let rho = ratio(block.canary, block.stable).max(self.lately.ratio());
-        let bet = Bet::Worse { relative: self.slo.relative, absolute: self.slo.absolute };
-        self.versus.play(bet, block, rho);
-        self.lately.push(block);
-        self.judged = self.judged.saturating_add(block.canary.total);
-        if rho > 0.0 {
-            let matched = (block.canary.total as f64 / rho).round() as u64;
-            self.matched = self.matched.saturating_add(matched);
+        if !burns && self.burning == [false; 2] {
+            self.play_objective(met.comparable);
         }
+        self.play_better(met.own);
     }
 
     fn play_objective(&mut self, sample: Sample) {
@@ -213,7 +169,7 @@ impl Track {
         let over = Bet::Over { objective: self.slo.objective };
         if self.objective_block.comparable() {
             let block = self.objective_block.take();
-            let rho = ratio(block.canary, block.stable).max(self.lately.ratio());
+            let rho = self.versus.rho(block);
             self.over.play(over, block, rho);
             self.worse.play(WORSE, block, rho);
         } else if self.alone {
@@ -250,8 +206,20 @@ impl Track {
         self.bad.is_some()
     }
 
+    /// ln E against stable: the mean over the SLO's own counts and its facets, by their weights.
+    fn versus(&self, idle: f64) -> f64 {
+        ln_sum(self.shares(idle).into_iter())
+    }
+
+    /// What the SLO's own counts and each facet bring into that mean.
+    fn shares(&self, idle: f64) -> Vec<f64> {
+        let own = self.own_weight.ln() + self.versus.ln_e(idle);
+        let sides = self.facets.iter().map(|side| side.facet.weight.ln() + side.versus.ln_e(idle));
+        std::iter::once(own).chain(sides).collect()
+    }
+
     fn nearest(&self, idle: f64) -> (Test, f64) {
-        let versus = self.versus.ln_e(idle);
+        let versus = self.versus(idle);
         // The null hypothesis is "within the objective, or no worse than stable": the smaller of
         // the two e-processes is one against both.
         let objective = self.over.ln_e(idle).min(self.worse.ln_e(idle));
@@ -259,7 +227,8 @@ impl Track {
     }
 
     pub(super) fn judge(&self, idle: f64, threshold: f64, to_win: f64) -> Judgement {
-        let power = power::needed(&self.slo, self.step, self.bet_ratio(), to_win);
+        // A regression of the SLO's own counts must win from their share of the weight alone.
+        let power = power::needed(&self.slo, self.step, self.bet_ratio(), to_win - self.own_weight.ln());
         let (test, evidence) = match self.bad {
             Some(bad) => (bad.test, bad.evidence.get()),
             None => self.nearest(idle),
@@ -292,7 +261,21 @@ impl Track {
             effect: power.effect,
             power: power::POWER,
             shared_fault: blamed && self.stable_burn.outage() && !better,
+            facets: self.judge_facets(idle),
         }
+    }
+
+    fn judge_facets(&self, idle: f64) -> Vec<FacetJudgement> {
+        let ln_e: Vec<f64> = self.facets.iter().map(|side| side.versus.ln_e(idle)).collect();
+        let worse = discoveries(&ln_e, NAMED_BY_CHANCE);
+        let judge = |((side, evidence), worse): ((&Side, f64), bool)| FacetJudgement {
+            name: side.facet.name.clone(),
+            evidence,
+            worse,
+            canary: side.run.canary,
+            stable: side.run.stable,
+        };
+        self.facets.iter().zip(ln_e).zip(worse).map(judge).collect()
     }
 }
 
@@ -301,21 +284,7 @@ const WORSE: Bet = Bet::Worse { relative: 1.0, absolute: 0.0 };
 /// For the shape of the purse only.
 const OVER_ANY: Bet = Bet::Over { objective: 0.0 };
 
-/// The tick itself, or the worst of its neighbours if that one is clearly worse. An outage that
-/// the canary's scrape saw one tick before stable's is then compared with stable's outage; and so
-/// is, at its end, the one that stable got rid of first.
-fn worst(own: Count, neighbours: [Count; 2]) -> Count {
-    let mut worst = own;
-    for other in neighbours {
-        let (Some(here), Some(there)) = (own.ratio(), other.ratio()) else {
-            continue;
-        };
-        let (n, m) = (own.total as f64, other.total as f64);
-        let pooled = (own.bad as f64 + other.bad as f64) / (n + m);
-        let deviation = (pooled * (1.0 - pooled) * (1.0 / n + 1.0 / m)).sqrt();
-        if there - here > CLEARLY * deviation && other.ratio() > worst.ratio() {
-            worst = other;
-        }
-    }
-    worst
+/// Worse than stable by more than the SLO tolerates.
+fn tolerated(slo: &Slo) -> Bet {
+    Bet::Worse { relative: slo.relative, absolute: slo.absolute }
 }
