@@ -6,11 +6,13 @@
 //!
 //! All of them rest on independent requests given the past, and on 1 + x <= e^x:
 //!
-//! * [`Bet::worse`], H0 p_c <= r0 p_s + d0: LR = (1+l)^e_c (1 - l rho r0)^e_s exp(-l d0 n_c), so
+//! * [`Bet::Worse`], H0 p_c <= r0 p_s + d0: LR = (1+l)^e_c (1 - l rho r0)^e_s exp(-l d0 n_c), so
 //!   E[LR] <= exp(l (n_c p_c - rho n_s r0 p_s - n_c d0)), which is <= 1 **whenever rho >= n_c/n_s**.
 //!   A larger rho than the tick's own only costs power; a smaller one would break the bound.
-//! * [`Bet::over`], H0 p_c <= q: LR = (1+l)^e_c exp(-l q n_c).
-//! * [`Bet::better`], H0 p_c >= p_s: LR = (1-l)^e_c (1 + l rho)^e_s, valid whenever rho <= n_c/n_s.
+//! * [`Bet::Over`], H0 p_c <= q: LR = (1+l)^e_c exp(-l q n_c).
+//! * [`Bet::Better`], H0 p_c >= p_s: LR = (1-l)^e_c (1 + l rho)^e_s, valid whenever rho <= n_c/n_s.
+//! * [`Bet::NotInferior`], H0 p_c >= r p_s + d: LR = (1-l)^e_c (1 + l rho r)^e_s exp(l d n_c), valid
+//!   whenever rho <= n_c/n_s, too: E[LR] <= exp(l (n_c (d - p_c) + rho n_s r p_s)).
 
 use std::sync::LazyLock;
 
@@ -23,14 +25,21 @@ pub(super) const ALTERNATIVES: usize = 24;
 
 /// The alternatives: so many times what the null allows. 1.1 to 20, evenly spaced in the logarithm:
 /// mild ones are found in the long run, gross ones within a dozen requests.
-static FACTORS: LazyLock<[f64; ALTERNATIVES]> = LazyLock::new(|| {
-    let (low, high) = (1.1_f64.ln(), 20.0_f64.ln());
-    let step = (high - low) / (ALTERNATIVES - 1) as f64;
-    std::array::from_fn(|k| (low + step * k as f64).exp())
-});
+static FACTORS: LazyLock<[f64; ALTERNATIVES]> = LazyLock::new(|| spaced(1.1, 20.0));
 
-/// Stakes of [`Bet::better`]: the share of the money that one bad canary request costs.
+/// Stakes of [`Bet::Better`]: the share of the money that one bad canary request costs.
 const BETTER: [f64; 8] = [0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 0.95];
+
+/// Stakes of [`Bet::NotInferior`]: 0.02 to 0.8, evenly spaced in the logarithm. Small ones survive a
+/// stable that has many bad requests itself, large ones are quick beside a clean one.
+static NOT_INFERIOR: LazyLock<[f64; 8]> = LazyLock::new(|| spaced(0.02, 0.8));
+
+/// From `low` to `high`, evenly spaced in the logarithm.
+fn spaced<const N: usize>(low: f64, high: f64) -> [f64; N] {
+    let (low, high) = (low.ln(), high.ln());
+    let step = (high - low) / (N - 1) as f64;
+    std::array::from_fn(|k| (low + step * k as f64).exp())
+}
 
 /// Natural logarithm of money, as a whole number of 1e-9 nats. Whole numbers come back from any
 /// JSON or YAML as they were written, so a fold goes on after a restart exactly as it would have.
@@ -87,6 +96,8 @@ pub(super) enum Bet {
     Over { objective: f64 },
     /// Canary better than stable.
     Better,
+    /// Canary not as bad as `relative` times stable plus `absolute`.
+    NotInferior { relative: f64, absolute: f64 },
 }
 
 impl Bet {
@@ -94,6 +105,7 @@ impl Bet {
         match self {
             Self::Worse { .. } | Self::Over { .. } => &*FACTORS,
             Self::Better => &BETTER,
+            Self::NotInferior { .. } => &*NOT_INFERIOR,
         }
     }
 
@@ -110,6 +122,11 @@ impl Bet {
             }
             Self::Over { objective } => canary * alternative.ln() - (alternative - 1.0) * objective * canary_total,
             Self::Better => canary * (-alternative).ln_1p() + stable * (alternative * rho).ln_1p(),
+            Self::NotInferior { relative, absolute } => {
+                canary * (-alternative).ln_1p()
+                    + stable * (alternative * rho * relative).ln_1p()
+                    + alternative * absolute * canary_total
+            }
         }
     }
 
@@ -236,6 +253,10 @@ mod tests {
                 assert!(expected(worse(1.5, 0.01), bound, p_s, rho) <= 1.0 + 1e-9);
             }
             assert!(expected(Bet::Better, p_s, p_s, own) <= 1.0 + 1e-9);
+            for rho in [own, own / 3.0, 0.0] {
+                let not_inferior = Bet::NotInferior { relative: 1.5, absolute: 0.01 };
+                assert!(expected(not_inferior, bound, p_s, rho) <= 1.0 + 1e-9);
+            }
             assert!(expected(Bet::Over { objective: 0.1 }, 0.1, p_s, own) <= 1.0 + 1e-9);
         }
         // Why an old, smaller rho must not be used once the weight has risen:

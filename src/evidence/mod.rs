@@ -9,6 +9,10 @@
 //!   on ticks in which stable itself kept the objective. (An outage that hits both versions is not
 //!   the new version's fault.)
 //!
+//! The opposite question has a test of its own, of each step: is the canary proven not to be worse than
+//! tolerated ([`Proof`])? It ends a step early and convicts nobody, so it has a budget of its own: 5 % in
+//! each step, for all SLOs together, as all of them must be proven.
+//!
 //! The false-alarm budget `alpha` of a run is shared evenly: each test of each of the m SLOs gets
 //! alpha / 2m, so by Ville's inequality and the union bound at most a share `alpha` of healthy
 //! releases ever sees a Bad verdict, whatever their length. Late onset: half of the money is bet at
@@ -160,8 +164,27 @@ pub struct Judgement {
     /// Stable is in an outage now, and so is the canary, or it would otherwise be called Good; and
     /// it is not proven to be better than stable. A reason to hold, and never to roll back.
     pub shared_fault: bool,
+    /// Proven in this step not to be worse than tolerated, and nothing speaks against it: a reason to
+    /// end the step before its time. Silence proves nothing.
+    pub not_inferior: bool,
+    pub proof: Proof,
     /// What the SLO is looked at through besides, in the order of its [`Watch`].
     pub facets: Vec<FacetJudgement>,
+}
+
+/// Evidence of this step that the canary is not worse than `relative` x stable + `absolute`, in nats.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proof {
+    /// ln E.
+    pub evidence: f64,
+    /// From here on it is proven: ln 20, for an error of 5 % at most in each step.
+    pub threshold: f64,
+}
+
+impl Proof {
+    pub fn holds(self) -> bool {
+        self.evidence >= self.threshold
+    }
 }
 
 /// What is known about one facet.

@@ -171,6 +171,49 @@ mod stories {
     }
 
     #[test]
+    fn a_good_canary_is_proven_not_to_be_inferior_and_each_step_proves_it_anew() {
+        // Given a stable with 0.2 % errors and a canary like it at 500 requests a second:
+        let mut dice = Dice::new(21);
+        let mut evidence = Evidence::new(&[errors()], 0.01, 3);
+        for (step, weight) in [0.1, 0.5].into_iter().enumerate() {
+            evidence.begin_step(step);
+            assert!(!only(&evidence).not_inferior);
+            let seconds = (1..600).find(|_| {
+                evidence.fold(&[dice.tick(500.0, weight, 0.002, 0.002)]);
+                only(&evidence).not_inferior
+            });
+            assert!(seconds.is_some_and(|seconds| (10..=200).contains(&seconds)), "{weight}: {seconds:?}");
+        }
+    }
+
+    #[test]
+    fn silence_proves_nothing() {
+        // No canary requests, no requests at all, or an outage of both: nothing is proven.
+        for tick in [sample(0, 0, 3, 190), Sample::default(), sample(10, 100, 20, 200)] {
+            let judgement = only(&folded(&[errors()], &[(3000, tick)]));
+            assert!(!judgement.not_inferior && judgement.proof.evidence <= 0.0, "{judgement:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_inferior_by_any_margin_is_hardly_ever_proven_not_to_be() {
+        // Given the least inferior canary there is, exactly as bad as tolerated, beside a stable that
+        // wobbles, when somebody looks at every tick of ten minutes:
+        let slo = errors();
+        let proven = (0..400).filter(|seed| {
+            let mut dice = Dice::new(seed + 1);
+            let mut evidence = Evidence::new(&[errors()], 0.01, 1);
+            (0..600).any(|tick| {
+                let p_s = 0.003 * (1.0 + 0.8 * (tick as f64 / 30.0).sin());
+                evidence.fold(&[dice.tick(60.0, 0.3, slo.relative * p_s + slo.absolute, p_s)]);
+                evidence.slos[0].proof().holds()
+            })
+        });
+        let proven = proven.count();
+        assert!(proven <= 20, "{proven} of 400");
+    }
+
+    #[test]
     fn after_a_restart_the_fold_goes_on_exactly() {
         let mut dice = Dice::new(3);
         let slos = [errors(), latency()];

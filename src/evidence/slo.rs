@@ -5,13 +5,15 @@ use serde::{Deserialize, Serialize};
 use super::burn::Burn;
 use super::eprocess::{Bet, Nats, Purse, discoveries, ln_sum, ratio};
 use super::versus::{Block, Lag, Met, Versus};
-use super::{Facet, FacetJudgement, Judgement, Sample, Slo, Test, Verdict, Watch, power};
+use super::{Facet, FacetJudgement, Judgement, Proof, Sample, Slo, Test, Verdict, Watch, power};
 
 /// Stable serves nothing any more: so many canary requests in so many ticks without one at stable.
 const ALONE_REQUESTS: u64 = 20;
 const ALONE_TICKS: u32 = 5;
 /// "Proven better" in an outage: 5 %, a question of holding only.
 const BETTER: f64 = 3.0;
+/// An inferior canary is proven not to be with at most this probability in each step.
+const PROOF_ALPHA: f64 = 0.05;
 /// Of the facets that are named at most this share is named by chance.
 const NAMED_BY_CHANCE: f64 = 0.05;
 
@@ -46,6 +48,8 @@ pub(super) struct Track {
     /// The SLO's own counts have the rest of the weight.
     own_weight: f64,
     facets: Vec<Side>,
+    /// The bet that the canary is not inferior, anew in each step.
+    proof: Versus,
 
     /// Over the objective, and worse than stable: on ticks in which stable keeps the objective.
     over: Purse,
@@ -67,6 +71,8 @@ impl Track {
         let Watch { slo, facets } = watch.sane();
         let bet = tolerated(&slo);
         let side = |facet| Side { facet, run: Sample::default(), lag: Lag::default(), versus: Versus::new(bet) };
+        let mut proof = Versus::new(not_inferior(&slo));
+        proof.restart(not_inferior(&slo));
         Self {
             run: Sample::default(),
             step: Sample::default(),
@@ -77,6 +83,7 @@ impl Track {
             versus: Versus::new(bet),
             own_weight: 1.0 - facets.iter().map(|facet| facet.weight).sum::<f64>(),
             facets: facets.into_iter().map(side).collect(),
+            proof,
             over: Purse::new(OVER_ANY),
             worse: Purse::new(WORSE),
             objective_block: Block::default(),
@@ -98,6 +105,7 @@ impl Track {
         self.step = Sample::default();
         self.judged = 0;
         self.matched = 0;
+        self.proof.restart(not_inferior(&self.slo));
     }
 
     /// Puts a share of the run's money to work in each test.
@@ -135,7 +143,9 @@ impl Track {
             let judged = (self.judged, self.matched);
             self.play(&met, burns);
             self.settle(idle, threshold);
-            if !in_step {
+            if in_step {
+                self.play_proof(&met, burns);
+            } else {
                 (self.judged, self.matched) = judged;
             }
         }
@@ -157,6 +167,14 @@ impl Track {
         self.play_better(met.own);
     }
 
+    /// On ticks in which stable keeps the objective: beside an outage nothing is proven. To leave out
+    /// stable's bad ticks only ever makes stable look better here.
+    fn play_proof(&mut self, met: &Met, burns: bool) {
+        if !burns && self.burning == [false; 2] {
+            self.proof.play(not_inferior(&self.slo), met.demanding);
+        }
+    }
+
     fn play_objective(&mut self, sample: Sample) {
         if sample.stable.total > 0 {
             self.alone = false;
@@ -169,7 +187,7 @@ impl Track {
         let over = Bet::Over { objective: self.slo.objective };
         if self.objective_block.comparable() {
             let block = self.objective_block.take();
-            let rho = self.versus.rho(block);
+            let rho = self.versus.rho(WORSE, block);
             self.over.play(over, block, rho);
             self.worse.play(WORSE, block, rho);
         } else if self.alone {
@@ -248,6 +266,8 @@ impl Track {
             Verdict::Bad | Verdict::NoData => false,
         };
         let better = self.better.ln_e(0.0) >= BETTER;
+        let shared_fault = blamed && self.stable_burn.outage() && !better;
+        let proof = self.proof();
         Judgement {
             name: self.slo.name.clone(),
             verdict,
@@ -260,9 +280,15 @@ impl Track {
             needed: power.needed,
             effect: power.effect,
             power: power::POWER,
-            shared_fault: blamed && self.stable_burn.outage() && !better,
+            shared_fault,
+            not_inferior: proof.holds() && evidence <= 0.0 && !shared_fault && self.bad.is_none(),
+            proof,
             facets: self.judge_facets(idle),
         }
+    }
+
+    pub(super) fn proof(&self) -> Proof {
+        Proof { evidence: self.proof.ln_e(0.0), threshold: -PROOF_ALPHA.ln() }
     }
 
     fn judge_facets(&self, idle: f64) -> Vec<FacetJudgement> {
@@ -287,4 +313,10 @@ const OVER_ANY: Bet = Bet::Over { objective: 0.0 };
 /// Worse than stable by more than the SLO tolerates.
 fn tolerated(slo: &Slo) -> Bet {
     Bet::Worse { relative: slo.relative, absolute: slo.absolute }
+}
+
+/// The canary keeps within what the SLO tolerates, its absolute part included: beside a stable without
+/// bad requests nothing could be proven else.
+fn not_inferior(slo: &Slo) -> Bet {
+    Bet::NotInferior { relative: slo.relative, absolute: slo.absolute }
 }

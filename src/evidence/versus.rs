@@ -4,7 +4,10 @@
 //! one is clearly worse: scrape skew), is pooled with others until there is something to compare, and
 //! is then played. What is left out, pooled or compared with which neighbour depends on request counts
 //! and on stable's errors alone, never on the canary's, and only ever makes stable look worse; so E
-//! stays an e-process.
+//! stays an e-process. The bet that the canary is as good is the same in the mirror: the best of
+//! stable's ticks.
+
+use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,14 +38,17 @@ pub(super) struct Met {
     pub(super) own: Sample,
     /// Beside the worst of stable's ticks around it.
     pub(super) comparable: Sample,
+    /// Beside the best of them: for a bet that the canary is as good.
+    pub(super) demanding: Sample,
 }
 
 impl Lag {
     pub(super) fn push(&mut self, now: Sample) -> Option<Met> {
         let own = self.held.replace(now)?;
-        let stable = worst(own.stable, [self.before, now.stable]);
+        let beside = [self.before, now.stable];
         self.before = own.stable;
-        Some(Met { own, comparable: Sample { stable, ..own } })
+        let stable = |order| Sample { stable: extreme(own.stable, beside, order), ..own };
+        Some(Met { own, comparable: stable(Ordering::Greater), demanding: stable(Ordering::Less) })
     }
 }
 
@@ -85,8 +91,8 @@ impl Lately {
         self.stable = fade(self.stable, sample.stable.total);
     }
 
-    fn ratio(self) -> f64 {
-        if self.stable == 0 { 0.0 } else { self.canary as f64 / self.stable as f64 }
+    fn ratio(self) -> Option<f64> {
+        (self.stable > 0).then(|| self.canary as f64 / self.stable as f64)
     }
 }
 
@@ -122,7 +128,7 @@ impl Versus {
             return None;
         }
         let block = self.block.take();
-        let rho = self.rho(block);
+        let rho = self.rho(bet, block);
         self.purse.play(bet, block, rho);
         self.lately.push(block);
         Some(Played { block, rho })
@@ -131,9 +137,22 @@ impl Versus {
     /// The ratio of the arms to bet by. Not the block's alone: retries within a tick make its counts
     /// depend on its errors, and errors at stable that are retried at stable would lower it. The ratio
     /// before the block is fixed before its errors. Not the old ratio alone: when weights rise it is
-    /// too small, and E[LR] > 1. The larger of the two is at least the block's own, so E[LR] <= 1.
-    pub(super) fn rho(&self, block: Sample) -> f64 {
-        ratio(block.canary, block.stable).max(self.lately.ratio())
+    /// too small, and E[LR] > 1. The larger of the two is at least the block's own, so E[LR] <= 1; the
+    /// smaller one, for the bet in the mirror.
+    pub(super) fn rho(&self, bet: Bet, block: Sample) -> f64 {
+        let own = ratio(block.canary, block.stable);
+        match (bet, self.lately.ratio()) {
+            (_, None) => own,
+            (Bet::Worse { .. } | Bet::Over { .. }, Some(lately)) => own.max(lately),
+            (Bet::Better | Bet::NotInferior { .. }, Some(lately)) => own.min(lately),
+        }
+    }
+
+    /// All money back to the start, and bet at once.
+    pub(super) fn restart(&mut self, bet: Bet) {
+        self.purse = Purse::new(bet);
+        self.purse.add(1.0);
+        self.block = Block::default();
     }
 
     pub(super) fn ln_e(&self, idle: f64) -> f64 {
@@ -141,21 +160,21 @@ impl Versus {
     }
 }
 
-/// The tick itself, or the worst of its neighbours if that one is clearly worse. An outage that
-/// the canary's scrape saw one tick before stable's is then compared with stable's outage; and so
-/// is, at its end, the one that stable got rid of first.
-fn worst(own: Count, neighbours: [Count; 2]) -> Count {
-    let mut worst = own;
+/// The tick itself, or the worst (`Greater`) or best (`Less`) of its neighbours if that one clearly is.
+/// An outage that the canary's scrape saw one tick before stable's is then compared with stable's
+/// outage; and so is, at its end, the one that stable got rid of first.
+fn extreme(own: Count, neighbours: [Count; 2], order: Ordering) -> Count {
+    let mut extreme = own;
     for other in neighbours {
-        let (Some(here), Some(there)) = (own.ratio(), other.ratio()) else {
+        let (Some(here), Some(there), Some(most)) = (own.ratio(), other.ratio(), extreme.ratio()) else {
             continue;
         };
         let (n, m) = (own.total as f64, other.total as f64);
         let pooled = (own.bad as f64 + other.bad as f64) / (n + m);
         let deviation = (pooled * (1.0 - pooled) * (1.0 / n + 1.0 / m)).sqrt();
-        if there - here > CLEARLY * deviation && other.ratio() > worst.ratio() {
-            worst = other;
+        if (there - here).abs() > CLEARLY * deviation && there.total_cmp(&most) == order {
+            extreme = other;
         }
     }
-    worst
+    extreme
 }
