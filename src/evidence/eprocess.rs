@@ -41,6 +41,34 @@ fn spaced<const N: usize>(low: f64, high: f64) -> [f64; N] {
     std::array::from_fn(|k| (low + step * k as f64).exp())
 }
 
+/// By how much bad requests come together: the Fano factor of their counts, at least 1.
+///
+/// A likelihood ratio is raised to the power 1/phi. For independent requests E[LR^(1/phi)] <=
+/// E[LR]^(1/phi) <= 1 (Jensen), so this never spoils the false-alarm rate. Requests that fail phi at a
+/// time are counted once: their number over phi is that of independent events, and the bound on E[LR]
+/// holds as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Phi {
+    thousandths: u32,
+}
+
+impl Phi {
+    /// Independent requests.
+    pub const ONE: Self = Self { thousandths: 1000 };
+    const MOST: f64 = 1e6;
+
+    /// Rounded up; 1 for what is less or no number.
+    pub fn new(phi: f64) -> Self {
+        let phi = if phi.is_nan() { 1.0 } else { phi.clamp(1.0, Self::MOST) };
+        Self { thousandths: (phi * 1000.0).ceil() as u32 }
+    }
+
+    pub fn get(self) -> f64 {
+        f64::from(self.thousandths.max(1000)) / 1000.0
+    }
+}
+
 /// Natural logarithm of money, as a whole number of 1e-9 nats. Whole numbers come back from any
 /// JSON or YAML as they were written, so a fold goes on after a restart exactly as it would have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -164,12 +192,12 @@ impl Purse {
     }
 
     /// Plays one sample.
-    pub(super) fn play(&mut self, bet: Bet, sample: Sample, rho: f64) {
+    pub(super) fn play(&mut self, bet: Bet, sample: Sample, rho: f64, phi: Phi) {
         let sample = sample.clamped();
         let bad = (sample.canary.bad as f64, sample.stable.bad as f64);
         let total = sample.canary.total as f64;
         for (log, &alternative) in self.0.iter_mut().zip(bet.alternatives()) {
-            *log = Nats::new(log.get() + bet.ln_ratio(alternative, bad, total, rho));
+            *log = Nats::new(log.get() + bet.ln_ratio(alternative, bad, total, rho) / phi.get());
         }
     }
 
@@ -199,7 +227,7 @@ mod tests {
         purse.add(1.0);
         for &(e_c, n_c, e_s, n_s) in ticks {
             let tick = sample(e_c, n_c, e_s, n_s);
-            purse.play(bet, tick, ratio(tick.canary, tick.stable));
+            purse.play(bet, tick, ratio(tick.canary, tick.stable), Phi::ONE);
         }
         purse.ln_e(0.0)
     }
@@ -264,11 +292,29 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_fail_together_are_counted_once() {
+        // Given events that take five requests each: with phi = 5 evidence is that of the events alone.
+        let bet = worse(1.0, 0.0);
+        let play = |sample, phi| {
+            let mut purse = Purse::new(bet);
+            purse.add(1.0);
+            purse.play(bet, sample, 1.0 / 9.0, Phi::new(phi));
+            purse.ln_e(0.0)
+        };
+        let together = play(sample(25, 1000, 45, 9000), 5.0);
+        assert!((together - play(sample(5, 200, 9, 1800), 1.0)).abs() < 1e-6);
+        // The very first vector, and five times as much evidence if each request counted by itself.
+        assert!((together - 2.573266).abs() < 1e-6);
+        assert!(play(sample(25, 1000, 45, 9000), 1.0) > 15.0);
+        assert_eq!([0.0, f64::NAN, 1.0].map(Phi::new), [Phi::ONE; 3]);
+    }
+
+    #[test]
     fn money_added_later_is_an_average_over_restarts() {
         let bet = worse(1.0, 0.0);
         let (first, second) = ((1, 1000, 9, 9000), (9, 1000, 9, 9000));
         let play = |purse: &mut Purse, (e_c, n_c, e_s, n_s)| {
-            purse.play(bet, sample(e_c, n_c, e_s, n_s), 1.0 / 9.0);
+            purse.play(bet, sample(e_c, n_c, e_s, n_s), 1.0 / 9.0, Phi::ONE);
         };
         let mut purse = Purse::new(bet);
         purse.add(0.5);

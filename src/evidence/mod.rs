@@ -24,10 +24,13 @@
 //! An SLO may have facets (see `watch`): further bounds of its histogram, label values. They share its
 //! budget. [`Test::VersusStable`] then speaks of their mean.
 //!
+//! Requests that fail together are counted once: see `dispersion`.
+//!
 //! A tick is taken into account when the next one is known: arms are not scraped at the same
 //! instant, so an outage may show in one arm a tick before the other.
 
 mod burn;
+mod dispersion;
 mod eprocess;
 mod multinomial;
 mod power;
@@ -43,6 +46,8 @@ mod watch;
 
 use serde::{Deserialize, Serialize};
 
+pub use dispersion::Dispersion;
+pub use eprocess::Phi;
 pub use split::{ArmSeconds, Silent, Split};
 pub use tail::{NoBounds, TailBounds};
 pub use watch::{Facet, Watch};
@@ -262,6 +267,14 @@ impl Evidence {
         }
         if self.stakes.waiting {
             self.bet_on_step();
+        }
+    }
+
+    /// From the next tick on the requests of an SLO (in the order of `new`) are taken to fail `phi` at a
+    /// time. To be called with what stable's pods have shown so far ([`Dispersion`]), at any time.
+    pub fn temper(&mut self, slo: usize, phi: Phi) {
+        if let Some(slo) = self.slos.get_mut(slo) {
+            slo.temper(phi);
         }
     }
 

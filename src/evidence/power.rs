@@ -7,7 +7,7 @@
 //! method), with the skewness and continuity correction of a Poisson quantile. Simulated runs agree
 //! within 15 %: the power reached is 0.83 to 0.94.
 
-use super::eprocess::Bet;
+use super::eprocess::{Bet, Phi};
 use super::{Sample, Slo};
 
 /// Probability that a regression of the stated effect is seen.
@@ -26,8 +26,14 @@ pub(super) struct Power {
 }
 
 /// `step`: the sums so far, for stable's ratio and the ratio of the arms. `bet_ratio`: the ratio
-/// that bets were made by, which is the larger one (see `slo`). `to_win`: nats.
-pub(super) fn needed(slo: &Slo, step: Sample, bet_ratio: Option<f64>, to_win: f64) -> Power {
+/// that bets were made by, which is the larger one (see `versus`). `to_win`: nats. Requests that fail phi
+/// at a time are worth one phi-th.
+pub(super) fn needed(slo: &Slo, step: Sample, bet_ratio: Option<f64>, to_win: f64, phi: Phi) -> Power {
+    let Power { needed, effect } = needed_of_independent(slo, step, bet_ratio, to_win);
+    Power { needed: ((needed as f64 * phi.get()).ceil() as u64).min(NEVER), effect }
+}
+
+fn needed_of_independent(slo: &Slo, step: Sample, bet_ratio: Option<f64>, to_win: f64) -> Power {
     let over = Bet::Over { objective: slo.objective };
     let Some(stable) = step.stable.ratio() else {
         // Without stable only the objective can tell.

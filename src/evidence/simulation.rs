@@ -225,6 +225,9 @@ mod stories {
                 restarted.begin_step(tick / 90 + 1);
             }
             let samples = [dice.tick(150.0, 0.1, 0.013, 0.01), dice.tick(150.0, 0.1, 0.02, 0.01)];
+            for fold in [&mut straight, &mut restarted] {
+                fold.temper(0, Phi::new(1.0 + tick as f64 / 700.0));
+            }
             straight.fold(&samples);
             let written = serde_json::to_string(&restarted).unwrap();
             assert!(written.len() < 6000, "{} bytes", written.len());
@@ -347,6 +350,51 @@ fn a_run_of_equal_arms_hardly_ever_alarms() {
     });
     println!("A/A without tolerance, alpha 5 %: {alarms} false alarms");
     assert!(alarms <= 0.05, "{alarms}");
+}
+
+/// Two pods of canary beside eight of stable, no tolerance, A/A; bad requests come `together` at a time.
+/// Stable's pods were watched for half an hour before, or not.
+fn clustered(seed: u64, together: u64, learn: bool) -> bool {
+    let mut dice = Dice::new(seed + 31);
+    let pods = |dice: &mut Dice, pods: usize| -> Vec<Count> {
+        let pod = |_| {
+            let total = dice.poisson(40.0);
+            let bad = dice.poisson(total as f64 * 0.01 / together as f64) * together;
+            Count { bad: bad.min(total), total }
+        };
+        (0..pods).map(pod).collect()
+    };
+    let strict = Slo { relative: 1.0, absolute: 0.0, ..errors() };
+    let mut evidence = Evidence::new(&[strict], 0.05, 1);
+    let mut dispersion = Dispersion::default();
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let sum = |pods: Vec<Count>| {
+        pods.into_iter().fold(Count::default(), |mut sum, pod| {
+            sum.add(pod);
+            sum
+        })
+    };
+    for _ in 0..if learn { 1800 } else { 0 } {
+        let stable = pods(&mut dice, 8);
+        dispersion.push(1.0, &names.into_iter().zip(stable).collect::<Vec<_>>());
+    }
+    (0..300).any(|_| {
+        let (canary, stable) = (pods(&mut dice, 2), pods(&mut dice, 8));
+        if learn {
+            dispersion.push(1.0, &names.into_iter().zip(stable.iter().copied()).collect::<Vec<_>>());
+            evidence.temper(0, dispersion.phi());
+        }
+        evidence.fold(&[Sample { canary: sum(canary), stable: sum(stable) }]);
+        evidence.any_bad()
+    })
+}
+
+#[test]
+fn requests_that_fail_together_alarm_too_often_unless_stable_has_shown_that_they_do() {
+    let naive = share(100, |seed| clustered(seed, 6, false));
+    let learnt = share(100, |seed| clustered(seed, 6, true));
+    println!("six at a time, alpha 5 %: {naive} false alarms, {learnt} with what stable's pods have shown");
+    assert!(naive > 0.15 && learnt <= 0.05, "{naive}, {learnt}");
 }
 
 /// Both arms at 20 % for a while, beginning anywhere; `skew`: which part of a tick the canary's

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::burn::Burn;
-use super::eprocess::{Bet, Nats, Purse, discoveries, ln_sum, ratio};
+use super::eprocess::{Bet, Nats, Phi, Purse, discoveries, ln_sum, ratio};
 use super::versus::{Block, Lag, Met, Versus};
 use super::{Facet, FacetJudgement, Judgement, Proof, Sample, Slo, Test, Verdict, Watch, power};
 
@@ -43,6 +43,9 @@ pub(super) struct Track {
     /// Stable requests that would make the ratio of the arms what bets were made by.
     matched: u64,
     bad: Option<Bad>,
+    /// What the ticks are played with, and what those from the next one on will be.
+    phi: Phi,
+    next_phi: Phi,
     lag: Lag,
     versus: Versus,
     /// The SLO's own counts have the rest of the weight.
@@ -79,6 +82,8 @@ impl Track {
             judged: 0,
             matched: 0,
             bad: None,
+            phi: Phi::ONE,
+            next_phi: Phi::ONE,
             lag: Lag::default(),
             versus: Versus::new(bet),
             own_weight: 1.0 - facets.iter().map(|facet| facet.weight).sum::<f64>(),
@@ -136,7 +141,7 @@ impl Track {
             let now = next();
             side.run.add(now);
             if let Some(met) = side.lag.push(now) {
-                side.versus.play(bet, met.comparable);
+                side.versus.play(bet, met.comparable, self.phi);
             }
         }
         if let Some(met) = self.lag.push(now) {
@@ -150,10 +155,15 @@ impl Track {
             }
         }
         self.burning = [burns, self.burning[0]];
+        self.phi = self.next_phi;
+    }
+
+    pub(super) fn temper(&mut self, phi: Phi) {
+        self.next_phi = phi;
     }
 
     fn play(&mut self, met: &Met, burns: bool) {
-        if let Some(played) = self.versus.play(tolerated(&self.slo), met.comparable) {
+        if let Some(played) = self.versus.play(tolerated(&self.slo), met.comparable, self.phi) {
             let canary = played.block.canary.total;
             self.judged = self.judged.saturating_add(canary);
             if played.rho > 0.0 {
@@ -171,7 +181,7 @@ impl Track {
     /// stable's bad ticks only ever makes stable look better here.
     fn play_proof(&mut self, met: &Met, burns: bool) {
         if !burns && self.burning == [false; 2] {
-            self.proof.play(not_inferior(&self.slo), met.demanding);
+            self.proof.play(not_inferior(&self.slo), met.demanding, self.phi);
         }
     }
 
@@ -188,12 +198,12 @@ impl Track {
         if self.objective_block.comparable() {
             let block = self.objective_block.take();
             let rho = self.versus.rho(WORSE, block);
-            self.over.play(over, block, rho);
-            self.worse.play(WORSE, block, rho);
+            self.over.play(over, block, rho, self.phi);
+            self.worse.play(WORSE, block, rho, self.phi);
         } else if self.alone {
             let block = self.objective_block.take();
-            self.over.play(over, block, 0.0);
-            self.worse.play(over, block, 0.0);
+            self.over.play(over, block, 0.0, self.phi);
+            self.worse.play(over, block, 0.0, self.phi);
             self.judged = self.judged.saturating_add(block.canary.total);
         }
     }
@@ -202,7 +212,7 @@ impl Track {
     /// away is no fair evidence against stable.
     fn play_better(&mut self, held: Sample) {
         if self.burning[1] {
-            self.better.play(Bet::Better, held, ratio(held.canary, held.stable));
+            self.better.play(Bet::Better, held, ratio(held.canary, held.stable), self.phi);
         } else {
             self.better = Purse::new(Bet::Better);
             self.better.add(1.0);
@@ -246,7 +256,7 @@ impl Track {
 
     pub(super) fn judge(&self, idle: f64, threshold: f64, to_win: f64) -> Judgement {
         // A regression of the SLO's own counts must win from their share of the weight alone.
-        let power = power::needed(&self.slo, self.step, self.bet_ratio(), to_win - self.own_weight.ln());
+        let power = power::needed(&self.slo, self.step, self.bet_ratio(), to_win - self.own_weight.ln(), self.phi);
         let (test, evidence) = match self.bad {
             Some(bad) => (bad.test, bad.evidence.get()),
             None => self.nearest(idle),

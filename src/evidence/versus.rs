@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::eprocess::{Bet, Purse, ratio};
+use super::eprocess::{Bet, Phi, Purse, ratio};
 use super::{Count, Sample};
 
 /// A block of ticks is played once stable has this many requests ...
@@ -119,7 +119,7 @@ impl Versus {
         self.purse.add(share);
     }
 
-    pub(super) fn play(&mut self, bet: Bet, comparable: Sample) -> Option<Played> {
+    pub(super) fn play(&mut self, bet: Bet, comparable: Sample, phi: Phi) -> Option<Played> {
         self.block.add(comparable);
         if !self.block.comparable() {
             if self.block.ticks >= CARRY_TICKS {
@@ -129,7 +129,7 @@ impl Versus {
         }
         let block = self.block.take();
         let rho = self.rho(bet, block);
-        self.purse.play(bet, block, rho);
+        self.purse.play(bet, block, rho, phi);
         self.lately.push(block);
         Some(Played { block, rho })
     }
