@@ -30,6 +30,7 @@
 //! instant, so an outage may show in one arm a tick before the other.
 
 mod burn;
+mod crowd;
 mod dispersion;
 mod eprocess;
 mod multinomial;
@@ -46,13 +47,14 @@ mod watch;
 
 use serde::{Deserialize, Serialize};
 
+pub use crowd::Suspect;
 pub use dispersion::Dispersion;
 pub use eprocess::Phi;
 pub use split::{ArmSeconds, Silent, Split};
 pub use tail::{NoBounds, TailBounds};
 pub use watch::{Facet, Watch};
 
-use slo::Track;
+use slo::{Canary, Money, Track};
 
 /// One SLO as the evidence needs it. Ratios are shares of BAD requests, 0..1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,6 +102,12 @@ impl Count {
         self.total = self.total.saturating_add(other.total);
     }
 
+    /// Without those of a part.
+    fn less(self, part: Self) -> Self {
+        let less = |all: u64, part: u64| all.saturating_sub(part);
+        Self { bad: less(self.bad, part.bad), total: less(self.total, part.total) }.clamped()
+    }
+
     /// Share of bad requests; `None` without requests.
     pub fn ratio(self) -> Option<f64> {
         (self.total > 0).then(|| self.bad.min(self.total) as f64 / self.total as f64)
@@ -122,6 +130,14 @@ impl Sample {
         self.canary.add(other.canary);
         self.stable.add(other.stable);
     }
+}
+
+/// One canary pod in one tick: its counts in the order of the tick's samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodTick<'a> {
+    /// Unique over time: the UID.
+    pub pod: &'a str,
+    pub counts: &'a [Count],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -173,6 +189,8 @@ pub struct Judgement {
     /// end the step before its time. Silence proves nothing.
     pub not_inferior: bool,
     pub proof: Proof,
+    /// Who is to blame, while the evidence is past its threshold.
+    pub suspect: Option<Suspect>,
     /// What the SLO is looked at through besides, in the order of its [`Watch`].
     pub facets: Vec<FacetJudgement>,
 }
@@ -213,6 +231,8 @@ pub struct Evidence {
     /// ln(1/alpha_i) in 1e-9 nats.
     threshold: eprocess::Nats,
     stakes: Stakes,
+    /// The pod that was replaced for being bad by itself. It happens once in a run.
+    pardoned: Option<String>,
     slos: Vec<Track>,
 }
 
@@ -231,6 +251,7 @@ impl Evidence {
         let mut evidence = Self {
             threshold: eprocess::Nats::new((tests / alpha.clamp(1e-12, 1.0)).ln()),
             stakes: Stakes::new(steps),
+            pardoned: None,
             slos: slos.iter().map(Track::new).collect(),
         };
         evidence.bet_on_step();
@@ -256,18 +277,51 @@ impl Evidence {
     /// One tick: one sample per SLO, in the order of `new`; after it one for each facet that the SLO
     /// has. Samples that are missing are empty.
     pub fn fold(&mut self, tick: &[Sample]) {
+        self.fold_pods(tick, &[]);
+    }
+
+    /// The same where the canary's pods were read one by one: a single bad pod is then told from a bad
+    /// version. `tick` is about all pods.
+    pub fn fold_pods(&mut self, tick: &[Sample], canary: &[PodTick<'_>]) {
+        match self.pardoned.clone() {
+            None => self.fold_all(tick, canary),
+            // A second bad pod is no accident: from now on nobody is told apart.
+            Some(pardoned) => self.fold_all(&without(tick, canary, &pardoned), &[]),
+        }
+    }
+
+    fn fold_all(&mut self, tick: &[Sample], canary: &[PodTick<'_>]) {
         let drip = self.stakes.drip();
-        let idle = self.stakes.idle();
-        let mut rest = tick;
+        let money = Money { idle: self.stakes.idle(), threshold: self.threshold.get(), in_step: !self.stakes.waiting };
+        let (mut rest, mut skip) = (tick, 0);
         for slo in &mut self.slos {
             let (now, others) = rest.split_at(slo.width().min(rest.len()));
             rest = others;
             slo.bet(drip);
-            slo.fold(now, idle, self.threshold.get(), !self.stakes.waiting);
+            slo.fold(now, Canary { ticks: canary, skip }, money);
+            skip += slo.width();
         }
         if self.stakes.waiting {
             self.bet_on_step();
         }
+    }
+
+    /// The canary pod that was named ([`Suspect::Pod`]) is replaced: it no longer counts, and neither
+    /// does what was gathered so far, for it was about that pod. The first pod only; returns whether it
+    /// was.
+    ///
+    /// All money that was bet is bet anew, so a healthy version may be accused twice. But it comes to
+    /// this only after it was accused once, with probability alpha: alpha + alpha^2 in all.
+    pub fn pardon(&mut self, pod: &str) -> bool {
+        if self.pardoned.is_some() || self.any_bad() {
+            return false;
+        }
+        self.pardoned = Some(pod.to_owned());
+        let at_work = 1.0 - self.stakes.idle();
+        for slo in &mut self.slos {
+            slo.restart(at_work);
+        }
+        true
     }
 
     /// From the next tick on the requests of an SLO (in the order of `new`) are taken to fail `phi` at a
@@ -296,6 +350,14 @@ impl Evidence {
             slo.bet(lump);
         }
     }
+}
+
+/// The tick without this pod.
+fn without(tick: &[Sample], canary: &[PodTick<'_>], pod: &str) -> Vec<Sample> {
+    let gone = canary.iter().find(|one| one.pod == pod).map_or(&[] as &[Count], |one| one.counts);
+    let mut gone = gone.iter().copied();
+    let mut less = |sample: &Sample| Sample { canary: sample.canary.less(gone.next().unwrap_or_default()), ..*sample };
+    tick.iter().map(&mut less).collect()
 }
 
 /// Who gets the money, and when. In whole parts of 1e-12: exact however often it is written down.

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::burn::Burn;
+use super::crowd::{Crowd, Question, Suspect};
 use super::eprocess::{Bet, Nats, Phi, Purse, discoveries, ln_sum, ratio};
 use super::versus::{Block, Lag, Met, Versus};
-use super::{Facet, FacetJudgement, Judgement, Proof, Sample, Slo, Test, Verdict, Watch, power};
+use super::{Facet, FacetJudgement, Judgement, PodTick, Proof, Sample, Slo, Test, Verdict, Watch, power};
 
 /// Stable serves nothing any more: so many canary requests in so many ticks without one at stable.
 const ALONE_REQUESTS: u64 = 20;
@@ -22,6 +23,24 @@ const NAMED_BY_CHANCE: f64 = 0.05;
 struct Bad {
     test: Test,
     evidence: Nats,
+}
+
+/// What the canary's pods did in a tick; `skip`: columns of other SLOs before this one's.
+#[derive(Clone, Copy)]
+pub(super) struct Canary<'a> {
+    pub(super) ticks: &'a [PodTick<'a>],
+    pub(super) skip: usize,
+}
+
+/// How a run stands.
+#[derive(Clone, Copy)]
+pub(super) struct Money {
+    /// Not yet bet, 0..=1.
+    pub(super) idle: f64,
+    /// ln(1/alpha_i) in nats.
+    pub(super) threshold: f64,
+    /// The held tick belongs to the step under way.
+    pub(super) in_step: bool,
 }
 
 /// A facet of the SLO, on the way into its own bet against stable.
@@ -43,6 +62,9 @@ pub(super) struct Track {
     /// Stable requests that would make the ratio of the arms what bets were made by.
     matched: u64,
     bad: Option<Bad>,
+    /// The canary's pods, and who of them is to blame for the evidence, once it is enough.
+    crowd: Crowd,
+    suspect: Option<Suspect>,
     /// What the ticks are played with, and what those from the next one on will be.
     phi: Phi,
     next_phi: Phi,
@@ -82,6 +104,8 @@ impl Track {
             judged: 0,
             matched: 0,
             bad: None,
+            crowd: Crowd::new(1 + facets.len()),
+            suspect: None,
             phi: Phi::ONE,
             next_phi: Phi::ONE,
             lag: Lag::default(),
@@ -111,6 +135,23 @@ impl Track {
         self.judged = 0;
         self.matched = 0;
         self.proof.restart(not_inferior(&self.slo));
+        self.crowd.begin_step();
+    }
+
+    /// All that was won or lost is forgotten, with the tick that waits, and the `share` of the money that
+    /// was bet is bet anew.
+    pub(super) fn restart(&mut self, share: f64) {
+        let bet = tolerated(&self.slo);
+        self.versus = Versus::new(bet);
+        self.lag = Lag::default();
+        for side in &mut self.facets {
+            (side.versus, side.lag) = (Versus::new(bet), Lag::default());
+        }
+        (self.over, self.worse) = (Purse::new(OVER_ANY), Purse::new(WORSE));
+        self.objective_block = Block::default();
+        self.crowd = Crowd::new(self.width());
+        self.suspect = None;
+        self.bet(share);
     }
 
     /// Puts a share of the run's money to work in each test.
@@ -124,9 +165,9 @@ impl Track {
         }
     }
 
-    /// `samples`: the SLO's own, then the facets'; those that are missing are empty. `in_step`: the
-    /// held tick belongs to the step under way.
-    pub(super) fn fold(&mut self, samples: &[Sample], idle: f64, threshold: f64, in_step: bool) {
+    /// `samples`: the SLO's own, then the facets'; those that are missing are empty.
+    pub(super) fn fold(&mut self, samples: &[Sample], pods: Canary<'_>, money: Money) {
+        let tick = samples;
         let mut samples = samples.iter().copied().map(Sample::clamped);
         let mut next = || samples.next().unwrap_or_default();
         let now = next();
@@ -147,12 +188,18 @@ impl Track {
         if let Some(met) = self.lag.push(now) {
             let judged = (self.judged, self.matched);
             self.play(&met, burns);
-            self.settle(idle, threshold);
-            if in_step {
+            let (test, evidence) = self.nearest(money.idle);
+            // First what was played, then the tick that waits: it may be the first of the trouble.
+            self.crowd.evidence_is(evidence);
+            self.crowd.push(tick, pods.ticks, pods.skip);
+            self.settle(test, evidence, money.threshold);
+            if money.in_step {
                 self.play_proof(&met, burns);
             } else {
                 (self.judged, self.matched) = judged;
             }
+        } else {
+            self.crowd.push(tick, pods.ticks, pods.skip);
         }
         self.burning = [burns, self.burning[0]];
         self.phi = self.next_phi;
@@ -219,11 +266,24 @@ impl Track {
         }
     }
 
-    fn settle(&mut self, idle: f64, threshold: f64) {
-        let (test, evidence) = self.nearest(idle);
-        if self.bad.is_none() && evidence >= threshold {
+    fn settle(&mut self, test: Test, evidence: f64, threshold: f64) {
+        self.suspect = (evidence >= threshold).then(|| self.blame(evidence, threshold));
+        if self.bad.is_none() && self.suspect == Some(Suspect::Version) {
             self.bad = Some(Bad { test, evidence: Nats::new(evidence) });
         }
+    }
+
+    fn blame(&self, evidence: f64, threshold: f64) -> Suspect {
+        let sides = self.facets.iter().map(|side| side.facet.weight);
+        let question = Question {
+            versus: tolerated(&self.slo),
+            over: Bet::Over { objective: self.slo.objective },
+            worse: WORSE,
+            weights: &std::iter::once(self.own_weight).chain(sides).collect::<Vec<_>>(),
+            phi: self.phi,
+            threshold,
+        };
+        self.crowd.suspect(&question, evidence)
     }
 
     fn bet_ratio(&self) -> Option<f64> {
@@ -270,6 +330,7 @@ impl Track {
         } else {
             Verdict::Undecided
         };
+        let verdict = if verdict == Verdict::Good && self.suspect.is_some() { Verdict::Undecided } else { verdict };
         let blamed = match verdict {
             Verdict::Good => true,
             Verdict::Undecided => self.canary_burn.any(),
@@ -293,6 +354,7 @@ impl Track {
             shared_fault,
             not_inferior: proof.holds() && evidence <= 0.0 && !shared_fault && self.bad.is_none(),
             proof,
+            suspect: self.suspect.clone(),
             facets: self.judge_facets(idle),
         }
     }
