@@ -33,6 +33,7 @@ mod burn;
 mod crowd;
 mod dispersion;
 mod eprocess;
+mod harm;
 mod multinomial;
 mod power;
 #[cfg(test)]
@@ -50,6 +51,7 @@ use serde::{Deserialize, Serialize};
 pub use crowd::Suspect;
 pub use dispersion::Dispersion;
 pub use eprocess::Phi;
+pub use harm::{Harm, cap_of_budget};
 pub use split::{ArmSeconds, Silent, Split};
 pub use tail::{NoBounds, TailBounds};
 pub use watch::{Facet, Watch};
@@ -191,6 +193,8 @@ pub struct Judgement {
     pub proof: Proof,
     /// Who is to blame, while the evidence is past its threshold.
     pub suspect: Option<Suspect>,
+    /// Bad requests because of this release.
+    pub harm: Harm,
     /// What the SLO is looked at through besides, in the order of its [`Watch`].
     pub facets: Vec<FacetJudgement>,
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::burn::Burn;
 use super::crowd::{Crowd, Question, Suspect};
 use super::eprocess::{Bet, Nats, Phi, Purse, discoveries, ln_sum, ratio};
+use super::harm::Meter;
 use super::versus::{Block, Lag, Met, Versus};
 use super::{Facet, FacetJudgement, Judgement, PodTick, Proof, Sample, Slo, Test, Verdict, Watch, power};
 
@@ -62,6 +63,7 @@ pub(super) struct Track {
     /// Stable requests that would make the ratio of the arms what bets were made by.
     matched: u64,
     bad: Option<Bad>,
+    harm: Meter,
     /// The canary's pods, and who of them is to blame for the evidence, once it is enough.
     crowd: Crowd,
     suspect: Option<Suspect>,
@@ -104,6 +106,7 @@ impl Track {
             judged: 0,
             matched: 0,
             bad: None,
+            harm: Meter::default(),
             crowd: Crowd::new(1 + facets.len()),
             suspect: None,
             phi: Phi::ONE,
@@ -173,6 +176,7 @@ impl Track {
         let now = next();
         self.run.add(now);
         self.step.add(now);
+        self.harm.push(now, self.run.stable, self.phi);
         self.stable_burn.push(now.stable, self.slo.objective);
         self.canary_burn.push(now.canary, self.slo.objective);
         let burns = self.stable_burn.any();
@@ -355,6 +359,7 @@ impl Track {
             not_inferior: proof.holds() && evidence <= 0.0 && !shared_fault && self.bad.is_none(),
             proof,
             suspect: self.suspect.clone(),
+            harm: self.harm.harm(),
             facets: self.judge_facets(idle),
         }
     }

@@ -71,6 +71,11 @@ impl Block {
         stable >= BLOCK_REQUESTS || (stable > 0 && self.ticks >= BLOCK_TICKS)
     }
 
+    /// Stable has had no request for longer than a block takes.
+    pub(super) fn stale(&self) -> bool {
+        self.sum.stable.total == 0 && self.ticks >= BLOCK_TICKS
+    }
+
     pub(super) fn take(&mut self) -> Sample {
         std::mem::take(self).sum
     }
