@@ -117,7 +117,7 @@ pub(super) fn discoveries(ln_e: &[f64], rate: f64) -> Vec<bool> {
 
 /// What is bet on.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Bet {
+pub enum Bet {
     /// Canary worse than `relative` times stable plus `absolute`.
     Worse { relative: f64, absolute: f64 },
     /// Canary over `objective`, stable unasked.
@@ -173,15 +173,16 @@ impl Bet {
 /// added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Purse(Vec<Nats>);
+pub struct Purse(Vec<Nats>);
 
 impl Purse {
-    pub(super) fn new(bet: Bet) -> Self {
+    /// No money is at work yet.
+    pub fn new(bet: Bet) -> Self {
         Self(vec![Nats::NOTHING; bet.alternatives().len()])
     }
 
     /// Puts `share` (of the 1 that the run owns) to work, spread evenly.
-    pub(super) fn add(&mut self, share: f64) {
+    pub fn add(&mut self, share: f64) {
         if share <= 0.0 || self.0.is_empty() {
             return;
         }
@@ -191,8 +192,9 @@ impl Purse {
         }
     }
 
-    /// Plays one sample.
-    pub(super) fn play(&mut self, bet: Bet, sample: Sample, rho: f64, phi: Phi) {
+    /// Plays one sample. `rho`: canary requests for each stable request, on the safe side of the sample's
+    /// own ratio (see the module).
+    pub fn play(&mut self, bet: Bet, sample: Sample, rho: f64, phi: Phi) {
         let sample = sample.clamped();
         let bad = (sample.canary.bad as f64, sample.stable.bad as f64);
         let total = sample.canary.total as f64;
@@ -202,7 +204,7 @@ impl Purse {
     }
 
     /// ln E: winnings plus the money that is not at work (`idle`, 0..=1).
-    pub(super) fn ln_e(&self, idle: f64) -> f64 {
+    pub fn ln_e(&self, idle: f64) -> f64 {
         let work = ln_sum(self.0.iter().map(|log| log.get()));
         ln_sum([work, idle.max(0.0).ln()].into_iter()).max(-Nats::LIMIT)
     }

@@ -30,12 +30,16 @@
 //! instant, so an outage may show in one arm a tick before the other.
 
 mod burn;
+mod conservation;
 mod crowd;
+#[cfg(test)]
+mod dice;
 mod dispersion;
 mod eprocess;
 mod harm;
 mod multinomial;
 mod power;
+mod sample_ratio;
 #[cfg(test)]
 mod simulation;
 mod slo;
@@ -48,10 +52,12 @@ mod watch;
 
 use serde::{Deserialize, Serialize};
 
+pub use conservation::{Conservation, Lost, Totals};
 pub use crowd::Suspect;
 pub use dispersion::Dispersion;
-pub use eprocess::Phi;
+pub use eprocess::{Bet, Phi, Purse};
 pub use harm::{Harm, cap_of_budget};
+pub use sample_ratio::{Mismatch, Off, SampleRatio};
 pub use split::{ArmSeconds, Silent, Split};
 pub use tail::{NoBounds, TailBounds};
 pub use watch::{Facet, Watch};
