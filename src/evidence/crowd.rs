@@ -156,11 +156,8 @@ impl Crowd {
 /// ln E of these sums, all money at work since they began.
 fn played(bet: Bet, sums: Sample, phi: Phi) -> f64 {
     let part = |count: u64| count as f64 / phi.get();
-    bet.ln_mixture(
-        (part(sums.canary.bad), part(sums.stable.bad)),
-        part(sums.canary.total),
-        ratio(sums.canary, sums.stable),
-    )
+    let bad = (part(sums.canary.bad), part(sums.stable.bad));
+    bet.mixture(ratio(sums.canary, sums.stable)).ln_e(bad, part(sums.canary.total))
 }
 
 fn mean(question: &Question<'_>, ln_e: impl Fn(usize) -> f64, columns: usize) -> f64 {

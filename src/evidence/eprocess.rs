@@ -137,32 +137,54 @@ impl Bet {
         }
     }
 
-    /// ln LR of one sample against one alternative. `bad` are the bad requests (canary, stable);
-    /// fractions are welcome, power calculations need them.
-    fn ln_ratio(self, alternative: f64, bad: (f64, f64), canary_total: f64, rho: f64) -> f64 {
-        let (canary, stable) = bad;
+    /// ln LR against one alternative, which is linear in the counts.
+    fn terms(self, alternative: f64, rho: f64) -> Terms {
         match self {
             Self::Worse { relative, absolute } => {
                 // theta(r)/theta(r0) - 1 with theta(r) = r rho/(r rho + 1), in a form that is
                 // exact for rho = 0 too.
                 let l = (alternative - 1.0) / (alternative * relative * rho + 1.0);
-                canary * l.ln_1p() + stable * (-l * relative * rho).ln_1p() - l * absolute * canary_total
+                Terms { canary: l.ln_1p(), stable: (-l * relative * rho).ln_1p(), request: -l * absolute }
             }
-            Self::Over { objective } => canary * alternative.ln() - (alternative - 1.0) * objective * canary_total,
-            Self::Better => canary * (-alternative).ln_1p() + stable * (alternative * rho).ln_1p(),
-            Self::NotInferior { relative, absolute } => {
-                canary * (-alternative).ln_1p()
-                    + stable * (alternative * rho * relative).ln_1p()
-                    + alternative * absolute * canary_total
+            Self::Over { objective } => {
+                Terms { canary: alternative.ln(), stable: 0.0, request: -(alternative - 1.0) * objective }
             }
+            Self::Better => Terms { canary: (-alternative).ln_1p(), stable: (alternative * rho).ln_1p(), request: 0.0 },
+            Self::NotInferior { relative, absolute } => Terms {
+                canary: (-alternative).ln_1p(),
+                stable: (alternative * rho * relative).ln_1p(),
+                request: alternative * absolute,
+            },
         }
     }
 
-    /// ln LR of counts against the mixture of all alternatives, all money at work.
-    pub(super) fn ln_mixture(self, bad: (f64, f64), canary_total: f64, rho: f64) -> f64 {
-        let all = self.alternatives();
-        let logs = all.iter().map(|&a| self.ln_ratio(a, bad, canary_total, rho));
-        ln_sum(logs) - (all.len() as f64).ln()
+    /// The mixture of all alternatives at this ratio of the arms.
+    pub(super) fn mixture(self, rho: f64) -> Mixture {
+        Mixture(self.alternatives().iter().map(|&alternative| self.terms(alternative, rho)).collect())
+    }
+}
+
+/// ln LR for each bad request of the canary, for each of stable, and for each request of the canary.
+struct Terms {
+    canary: f64,
+    stable: f64,
+    request: f64,
+}
+
+impl Terms {
+    /// `bad`: canary, stable. Fractions are welcome, power calculations need them.
+    fn ln_ratio(&self, bad: (f64, f64), canary_total: f64) -> f64 {
+        bad.0 * self.canary + bad.1 * self.stable + canary_total * self.request
+    }
+}
+
+/// One e-value of a sum of counts, after another.
+pub(super) struct Mixture(Vec<Terms>);
+
+impl Mixture {
+    /// ln E of counts, all money at work from their beginning.
+    pub(super) fn ln_e(&self, bad: (f64, f64), canary_total: f64) -> f64 {
+        ln_sum(self.0.iter().map(|terms| terms.ln_ratio(bad, canary_total))) - (self.0.len() as f64).ln()
     }
 }
 
@@ -199,7 +221,7 @@ impl Purse {
         let bad = (sample.canary.bad as f64, sample.stable.bad as f64);
         let total = sample.canary.total as f64;
         for (log, &alternative) in self.0.iter_mut().zip(bet.alternatives()) {
-            *log = Nats::new(log.get() + bet.ln_ratio(alternative, bad, total, rho) / phi.get());
+            *log = Nats::new(log.get() + bet.terms(alternative, rho).ln_ratio(bad, total) / phi.get());
         }
     }
 
@@ -251,7 +273,7 @@ mod tests {
     fn a_tick_in_one_piece_is_the_closed_formula() {
         let bet = worse(1.5, 0.001);
         let got = ln_e(bet, &[(7, 400, 20, 7600)]);
-        let want = bet.ln_mixture((7.0, 20.0), 400.0, 400.0 / 7600.0);
+        let want = bet.mixture(400.0 / 7600.0).ln_e((7.0, 20.0), 400.0);
         assert!((got - want).abs() < 1e-6, "{got}, not {want}");
     }
 
@@ -268,10 +290,11 @@ mod tests {
         };
         let expected = |bet: Bet, p_c: f64, p_s: f64, rho: f64| -> f64 {
             let (canary, stable) = (binomial(8, p_c), binomial(12, p_s));
+            let mixture = bet.mixture(rho);
             let mut sum = 0.0;
             for (e_c, a) in canary.iter().enumerate() {
                 for (e_s, b) in stable.iter().enumerate() {
-                    sum += a * b * bet.ln_mixture((e_c as f64, e_s as f64), 8.0, rho).exp();
+                    sum += a * b * mixture.ln_e((e_c as f64, e_s as f64), 8.0).exp();
                 }
             }
             sum

@@ -7,7 +7,7 @@
 //! method), with the skewness and continuity correction of a Poisson quantile. Simulated runs agree
 //! within 15 %: the power reached is 0.83 to 0.94.
 
-use super::eprocess::{Bet, Phi};
+use super::eprocess::{Bet, Mixture, Phi};
 use super::{Sample, Slo};
 
 /// Probability that a regression of the stated effect is seen.
@@ -77,7 +77,8 @@ impl Arms {
             // Nothing can be worse than what is allowed: nothing can be seen.
             return NEVER;
         }
-        let sees = |n: u64| self.unlucky(bet, n as f64) >= to_win;
+        let mixture = bet.mixture(self.bet_rho);
+        let sees = |n: u64| self.unlucky(&mixture, n as f64) >= to_win;
         let mut high = 1;
         while !sees(high) {
             high *= 2;
@@ -98,9 +99,9 @@ impl Arms {
     }
 
     /// ln E that nine of ten such regressions exceed after `n` canary requests.
-    fn unlucky(&self, bet: Bet, n: f64) -> f64 {
+    fn unlucky(&self, mixture: &Mixture, n: f64) -> f64 {
         let (canary, stable) = (n * self.effect, n * self.stable / self.rho);
-        let ln_e = |e_c: f64, e_s: f64| bet.ln_mixture((e_c.max(0.0), e_s), n, self.bet_rho);
+        let ln_e = |e_c: f64, e_s: f64| mixture.ln_e((e_c.max(0.0), e_s), n);
         // What one bad request more at either arm is worth.
         let gain = ln_e(canary + 0.5, stable) - ln_e(canary - 0.5, stable);
         let loss = ln_e(canary, stable) - ln_e(canary, stable + 1.0);
