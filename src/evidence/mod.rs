@@ -354,6 +354,16 @@ impl Evidence {
         self.slos.iter().any(Track::is_bad)
     }
 
+    /// Who is to blame, if any evidence is past its threshold. The same as asking `judge`.
+    pub fn suspect(&self) -> Option<&Suspect> {
+        self.slos.iter().find_map(Track::suspect)
+    }
+
+    /// Bad requests of an SLO (in the order of `new`) because of this release. The same as asking `judge`.
+    pub fn harm(&self, slo: usize) -> Harm {
+        self.slos.get(slo).map(Track::harm).unwrap_or_default()
+    }
+
     fn bet_on_step(&mut self) {
         let lump = self.stakes.begin();
         for slo in &mut self.slos {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::burn::Burn;
 use super::crowd::{Crowd, Question, Suspect};
 use super::eprocess::{Bet, Nats, Phi, Purse, discoveries, ln_sum, ratio};
-use super::harm::Meter;
+use super::harm::{Harm, Meter};
 use super::versus::{Block, Lag, Met, Versus};
 use super::{Facet, FacetJudgement, Judgement, PodTick, Proof, Sample, Slo, Test, Verdict, Watch, power};
 
@@ -294,6 +294,14 @@ impl Track {
         (self.matched > 0).then(|| self.judged as f64 / self.matched as f64)
     }
 
+    pub(super) fn suspect(&self) -> Option<&Suspect> {
+        self.suspect.as_ref()
+    }
+
+    pub(super) fn harm(&self) -> Harm {
+        self.harm.harm()
+    }
+
     pub(super) fn is_bad(&self) -> bool {
         self.bad.is_some()
     }
@@ -359,7 +367,7 @@ impl Track {
             not_inferior: proof.holds() && evidence <= 0.0 && !shared_fault && self.bad.is_none(),
             proof,
             suspect: self.suspect.clone(),
-            harm: self.harm.harm(),
+            harm: self.harm(),
             facets: self.judge_facets(idle),
         }
     }

@@ -1,0 +1,43 @@
+//! Is what the evidence promises true? Simulated runs by the ten thousand, with intervals.
+//!
+//! `cargo test --test validation` tries a few hundred, in seconds. All tables, as the README has them:
+//!
+//! ```sh
+//! SERIN_RUNS=10000 cargo test --release --test validation -- --nocapture --test-threads=1
+//! ```
+
+mod blame;
+mod detection;
+#[allow(dead_code, reason = "each user of the generator needs a part of it")]
+#[path = "../../src/evidence/dice.rs"]
+mod dice;
+mod false_alarms;
+mod harm;
+mod split;
+mod statistics;
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
+/// How many simulated runs a row has: few, where a debug build is to take seconds.
+fn runs(few: u64) -> u64 {
+    std::env::var("SERIN_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(few)
+}
+
+/// Results of seeds 0..runs, on all processors; in order.
+fn simulate<T: Send>(runs: u64, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let next = AtomicU64::new(0);
+    let work = || {
+        let seeds = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed)).take_while(|seed| *seed < runs);
+        seeds.map(|seed| (seed, run(seed))).collect::<Vec<_>>()
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let mut all: Vec<(u64, T)> = thread::scope(|scope| {
+        let spawned: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        spawned.into_iter().flat_map(|worker| worker.join().expect("no run panics")).collect()
+    });
+    all.sort_by_key(|(seed, _)| *seed);
+    all.into_iter().map(|(_, result)| result).collect()
+}
