@@ -95,7 +95,7 @@ impl Conservation {
     pub fn push(&mut self, router: Totals, pods: Totals) {
         let canary = self.canary.push(router.canary, pods.canary);
         let stable = self.stable.push(router.stable, pods.stable);
-        self.versus.play(LOSES, Sample { canary, stable }, Phi::ONE);
+        self.versus.play(LOSES, Sample { canary, stable }, Phi::ONE, &mut None);
     }
 
     /// The canary's pods lose requests that stable's don't.

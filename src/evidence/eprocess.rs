@@ -160,7 +160,8 @@ impl Bet {
 
     /// The mixture of all alternatives at this ratio of the arms.
     pub(super) fn mixture(self, rho: f64) -> Mixture {
-        Mixture(self.alternatives().iter().map(|&alternative| self.terms(alternative, rho)).collect())
+        let terms = self.alternatives().iter().map(|&alternative| self.terms(alternative, rho));
+        Mixture { bet: self, rho, terms: terms.collect() }
     }
 }
 
@@ -178,13 +179,26 @@ impl Terms {
     }
 }
 
-/// One e-value of a sum of counts, after another.
-pub(super) struct Mixture(Vec<Terms>);
+/// A bet at one ratio of the arms.
+pub(super) struct Mixture {
+    bet: Bet,
+    rho: f64,
+    /// By alternative.
+    terms: Vec<Terms>,
+}
 
 impl Mixture {
+    /// The mixture for this bet and ratio, left in its place for the next who needs it: facets of an SLO
+    /// mostly have the same requests, and logarithms are what a tick costs.
+    pub(super) fn kept(place: &mut Option<Self>, bet: Bet, rho: f64) -> &Self {
+        let kept = place.take().filter(|kept| kept.bet == bet && kept.rho == rho);
+        place.insert(kept.unwrap_or_else(|| bet.mixture(rho)))
+    }
+
     /// ln E of counts, all money at work from their beginning.
     pub(super) fn ln_e(&self, bad: (f64, f64), canary_total: f64) -> f64 {
-        ln_sum(self.0.iter().map(|terms| terms.ln_ratio(bad, canary_total))) - (self.0.len() as f64).ln()
+        let logs = self.terms.iter().map(|terms| terms.ln_ratio(bad, canary_total));
+        ln_sum(logs) - (self.terms.len() as f64).ln()
     }
 }
 
@@ -210,18 +224,23 @@ impl Purse {
         }
         let each = (share / self.0.len() as f64).ln();
         for log in &mut self.0 {
-            *log = Nats::new(ln_sum([log.get(), each].into_iter()));
+            let (more, less) = (log.get().max(each), log.get().min(each));
+            *log = Nats::new(more + (less - more).exp().ln_1p());
         }
     }
 
     /// Plays one sample. `rho`: canary requests for each stable request, on the safe side of the sample's
     /// own ratio (see the module).
     pub fn play(&mut self, bet: Bet, sample: Sample, rho: f64, phi: Phi) {
+        self.play_mixture(&bet.mixture(rho), sample, phi);
+    }
+
+    pub(super) fn play_mixture(&mut self, mixture: &Mixture, sample: Sample, phi: Phi) {
         let sample = sample.clamped();
         let bad = (sample.canary.bad as f64, sample.stable.bad as f64);
         let total = sample.canary.total as f64;
-        for (log, &alternative) in self.0.iter_mut().zip(bet.alternatives()) {
-            *log = Nats::new(log.get() + bet.terms(alternative, rho).ln_ratio(bad, total) / phi.get());
+        for (log, terms) in self.0.iter_mut().zip(&mixture.terms) {
+            *log = Nats::new(log.get() + terms.ln_ratio(bad, total) / phi.get());
         }
     }
 

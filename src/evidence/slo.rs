@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::burn::Burn;
 use super::crowd::{Crowd, Question, Suspect};
-use super::eprocess::{Bet, Nats, Phi, Purse, discoveries, ln_sum, ratio};
+use super::eprocess::{Bet, Mixture, Nats, Phi, Purse, discoveries, ln_sum, ratio};
 use super::harm::{Harm, Meter};
 use super::versus::{Block, Lag, Met, Versus};
 use super::{Facet, FacetJudgement, Judgement, PodTick, Proof, Sample, Slo, Test, Verdict, Watch, power};
@@ -181,17 +181,17 @@ impl Track {
         self.canary_burn.push(now.canary, self.slo.objective);
         let burns = self.stable_burn.any();
 
-        let bet = tolerated(&self.slo);
+        let (bet, mut prepared) = (tolerated(&self.slo), None);
         for side in &mut self.facets {
             let now = next();
             side.run.add(now);
             if let Some(met) = side.lag.push(now) {
-                side.versus.play(bet, met.comparable, self.phi);
+                side.versus.play(bet, met.comparable, self.phi, &mut prepared);
             }
         }
         if let Some(met) = self.lag.push(now) {
             let judged = (self.judged, self.matched);
-            self.play(&met, burns);
+            self.play(&met, burns, &mut prepared);
             let (test, evidence) = self.nearest(money.idle);
             // First what was played, then the tick that waits: it may be the first of the trouble.
             self.crowd.evidence_is(evidence);
@@ -213,8 +213,8 @@ impl Track {
         self.next_phi = phi;
     }
 
-    fn play(&mut self, met: &Met, burns: bool) {
-        if let Some(played) = self.versus.play(tolerated(&self.slo), met.comparable, self.phi) {
+    fn play(&mut self, met: &Met, burns: bool, prepared: &mut Option<Mixture>) {
+        if let Some(played) = self.versus.play(tolerated(&self.slo), met.comparable, self.phi, prepared) {
             let canary = played.block.canary.total;
             self.judged = self.judged.saturating_add(canary);
             if played.rho > 0.0 {
@@ -232,7 +232,7 @@ impl Track {
     /// stable's bad ticks only ever makes stable look better here.
     fn play_proof(&mut self, met: &Met, burns: bool) {
         if !burns && self.burning == [false; 2] {
-            self.proof.play(not_inferior(&self.slo), met.demanding, self.phi);
+            self.proof.play(not_inferior(&self.slo), met.demanding, self.phi, &mut None);
         }
     }
 

@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::eprocess::{Bet, Phi, Purse, ratio};
+use super::eprocess::{Bet, Mixture, Phi, Purse, ratio};
 use super::{Count, Sample};
 
 /// A block of ticks is played once stable has this many requests ...
@@ -124,7 +124,14 @@ impl Versus {
         self.purse.add(share);
     }
 
-    pub(super) fn play(&mut self, bet: Bet, comparable: Sample, phi: Phi) -> Option<Played> {
+    /// `prepared`: see [`Mixture::kept`].
+    pub(super) fn play(
+        &mut self,
+        bet: Bet,
+        comparable: Sample,
+        phi: Phi,
+        prepared: &mut Option<Mixture>,
+    ) -> Option<Played> {
         self.block.add(comparable);
         if !self.block.comparable() {
             if self.block.ticks >= CARRY_TICKS {
@@ -134,7 +141,7 @@ impl Versus {
         }
         let block = self.block.take();
         let rho = self.rho(bet, block);
-        self.purse.play(bet, block, rho, phi);
+        self.purse.play_mixture(Mixture::kept(prepared, bet, rho), block, phi);
         self.lately.push(block);
         Some(Played { block, rho })
     }

@@ -1,6 +1,6 @@
 //! Is what the evidence promises true? Simulated runs by the ten thousand, with intervals.
 //!
-//! `cargo test --test validation` tries a few hundred, in seconds. All tables, as the README has them:
+//! `cargo test --test validation` tries a few of each, in seconds. All of them:
 //!
 //! ```sh
 //! SERIN_RUNS=10000 cargo test --release --test validation -- --nocapture --test-threads=1
