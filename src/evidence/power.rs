@@ -50,8 +50,12 @@ fn needed_of_independent(slo: &Slo, step: Sample, bet_ratio: Option<f64>, to_win
     if stable <= slo.objective {
         // Then the other test takes part, which needs both of its halves.
         let worse = Bet::Worse { relative: 1.0, absolute: 0.0 };
-        let both = arms.requests(over, slo.objective, to_win).max(arms.requests(worse, stable, to_win));
-        needed = needed.min(both);
+        // Mostly it takes longer, which one look tells.
+        let sees = |bet: Bet| arms.unlucky(&bet.mixture(arms.bet_rho), needed as f64) >= to_win;
+        if sees(over) && sees(worse) {
+            let both = arms.requests(over, slo.objective, to_win).max(arms.requests(worse, stable, to_win));
+            needed = needed.min(both);
+        }
     }
     Power { needed, effect: arms.effect }
 }
