@@ -184,7 +184,9 @@ pub struct Judgement {
     pub stable: Count,
     /// Sums since this step began.
     pub step: Sample,
-    /// Canary requests in this step to have seen a regression to `effect` with probability `power`.
+    /// Canary requests of this step that could be judged: outages of stable left out.
+    pub judged: u64,
+    /// So many of them to have seen a regression to `effect` with probability `power`.
     pub needed: u64,
     /// The canary's bad ratio that `needed` speaks of: the bound at stable's ratio plus five times
     /// the objective.

@@ -472,6 +472,33 @@ fn gross_failures_are_found_within_a_dozen_requests_and_twenty_percent_within_th
     assert!(all_bad <= 25 && fifth <= 45);
 }
 
+/// Once it is over, an outage of both counts for nothing: a step need not outweigh it first.
+#[test]
+fn after_an_outage_of_both_a_step_is_as_short_as_without_one() {
+    let ticks_to_good = |outage: usize, seed: u64| {
+        let mut dice = Dice::new(seed);
+        let mut evidence = Evidence::new(&[errors()], 0.01, 3);
+        for _ in 0..5 {
+            evidence.fold(&[dice.tick(200.0, 0.05, 0.001, 0.001)]);
+        }
+        for _ in 0..outage {
+            evidence.fold(&[dice.tick(200.0, 0.05, 0.2, 0.2)]);
+            assert_ne!(only(&evidence).verdict, Verdict::Good, "nothing is proven in an outage");
+        }
+        let good = (1..1000).find(|_| {
+            evidence.fold(&[dice.tick(200.0, 0.05, 0.001, 0.001)]);
+            let judgement = only(&evidence);
+            judgement.verdict == Verdict::Good && !judgement.shared_fault
+        });
+        good.expect("it goes on")
+    };
+    let all = |outage: usize| (1..=20).map(|seed| ticks_to_good(outage, seed)).collect::<Vec<_>>();
+    let (with, without) = (all(60), all(0));
+    println!("ticks to go on: {with:?} after an outage of 60 ticks, {without:?} without");
+    // Some seconds go by until the outage is known to be over.
+    assert!(with.iter().zip(&without).all(|(with, without)| *with <= without + 20));
+}
+
 #[test]
 fn the_stated_power_is_the_simulated_power() {
     for (slo, rate, weight, p_s) in [

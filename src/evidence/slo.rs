@@ -60,6 +60,10 @@ pub(super) struct Track {
     step: Sample,
     /// Canary requests of this step that the tests have seen.
     judged: u64,
+    /// The same two without outages of stable: beside an outage no regression shows. Once it is over, the step is as
+    /// long as it was calm, and need not outweigh what was bad.
+    calm: Sample,
+    calm_judged: u64,
     /// Stable requests that would make the ratio of the arms what bets were made by.
     matched: u64,
     bad: Option<Bad>,
@@ -89,6 +93,8 @@ pub(super) struct Track {
     canary_burn: Burn,
     /// Stable over its objective at the held tick, and at the one before.
     burning: [bool; 2],
+    /// Stable was in an outage at the held tick.
+    was_outage: bool,
     /// Canary better than stable, since stable's outage began.
     better: Purse,
 }
@@ -104,6 +110,8 @@ impl Track {
             run: Sample::default(),
             step: Sample::default(),
             judged: 0,
+            calm: Sample::default(),
+            calm_judged: 0,
             matched: 0,
             bad: None,
             harm: Meter::default(),
@@ -123,6 +131,7 @@ impl Track {
             stable_burn: Burn::new(),
             canary_burn: Burn::new(),
             burning: [false; 2],
+            was_outage: false,
             better: Purse::new(Bet::Better),
             slo,
         }
@@ -136,6 +145,7 @@ impl Track {
     pub(super) fn begin_step(&mut self) {
         self.step = Sample::default();
         self.judged = 0;
+        (self.calm, self.calm_judged) = (Sample::default(), 0);
         self.matched = 0;
         self.proof.restart(not_inferior(&self.slo));
         self.crowd.begin_step();
@@ -190,7 +200,7 @@ impl Track {
             }
         }
         if let Some(met) = self.lag.push(now) {
-            let judged = (self.judged, self.matched);
+            let judged = (self.judged, self.matched, self.calm, self.calm_judged);
             self.play(&met, burns, &mut prepared);
             let (test, evidence) = self.nearest(money.idle);
             // First what was played, then the tick that waits: it may be the first of the trouble.
@@ -200,12 +210,13 @@ impl Track {
             if money.in_step {
                 self.play_proof(&met, burns);
             } else {
-                (self.judged, self.matched) = judged;
+                (self.judged, self.matched, self.calm, self.calm_judged) = judged;
             }
         } else {
             self.crowd.push(tick, pods.ticks, pods.skip);
         }
         self.burning = [burns, self.burning[0]];
+        self.was_outage = self.stable_burn.outage();
         self.phi = self.next_phi;
     }
 
@@ -214,9 +225,15 @@ impl Track {
     }
 
     fn play(&mut self, met: &Met, burns: bool, prepared: &mut Option<Mixture>) {
-        if let Some(played) = self.versus.play(tolerated(&self.slo), met.comparable, self.phi, prepared) {
+        let played = self.versus.play(tolerated(&self.slo), met.comparable, self.phi, prepared);
+        let is_calm = !self.stable_burn.outage() && !self.was_outage;
+        if is_calm {
+            self.calm.add(met.own);
+        }
+        if let Some(played) = played {
             let canary = played.block.canary.total;
             self.judged = self.judged.saturating_add(canary);
+            self.calm_judged = self.calm_judged.saturating_add(if is_calm { canary } else { 0 });
             if played.rho > 0.0 {
                 let matched = (canary as f64 / played.rho).round() as u64;
                 self.matched = self.matched.saturating_add(matched);
@@ -256,6 +273,7 @@ impl Track {
             self.over.play(over, block, 0.0, self.phi);
             self.worse.play(over, block, 0.0, self.phi);
             self.judged = self.judged.saturating_add(block.canary.total);
+            self.calm_judged = self.calm_judged.saturating_add(block.canary.total);
         }
     }
 
@@ -328,7 +346,11 @@ impl Track {
 
     pub(super) fn judge(&self, idle: f64, threshold: f64, to_win: f64) -> Judgement {
         // A regression of the SLO's own counts must win from their share of the weight alone.
-        let power = power::needed(&self.slo, self.step, self.bet_ratio(), to_win - self.own_weight.ln(), self.phi);
+        let (step, judged) = match self.stable_burn.outage() {
+            true => (self.step, self.judged),
+            false => (self.calm, self.calm_judged),
+        };
+        let power = power::needed(&self.slo, step, self.bet_ratio(), to_win - self.own_weight.ln(), self.phi);
         let (test, evidence) = match self.bad {
             Some(bad) => (bad.test, bad.evidence.get()),
             None => self.nearest(idle),
@@ -337,7 +359,7 @@ impl Track {
             Verdict::Bad
         } else if self.step.canary.total == 0 {
             Verdict::NoData
-        } else if self.judged >= power.needed {
+        } else if judged >= power.needed {
             Verdict::Good
         } else {
             Verdict::Undecided
@@ -360,6 +382,7 @@ impl Track {
             canary: self.run.canary,
             stable: self.run.stable,
             step: self.step,
+            judged,
             needed: power.needed,
             effect: power.effect,
             power: power::POWER,

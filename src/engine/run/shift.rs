@@ -279,7 +279,7 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
         return Some((WaitingReason::NoData, format!("SLO {}: the canary got no requests in this step", none.name)));
     }
     let few = judgements.iter().find(|judgement| judgement.verdict != Verdict::Good)?;
-    if few.needed > few.step.canary.total.saturating_mul(1000).max(1_000_000) {
+    if few.needed > few.judged.saturating_mul(1000).max(1_000_000) {
         let message = format!(
             "SLO {}: beside a stable version as bad as this no number of requests would show a regression",
             few.name
@@ -289,9 +289,9 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
     Some((
         WaitingReason::FewRequests,
         format!(
-            "SLO {}: the canary got {} requests in this step; {} are needed to see a bad share of {:.1} % with {:.0} % probability",
+            "SLO {}: {} requests of the canary could be judged in this step; {} are needed to see a bad share of {:.1} % with {:.0} % probability",
             few.name,
-            few.step.canary.total,
+            few.judged,
             few.needed,
             100.0 * few.effect,
             100.0 * few.power
