@@ -14,7 +14,7 @@ mod window;
 
 pub use gates::{GatePoint, GateSpec, HttpGate, JobGate, JobTemplate, Window};
 pub use rollout::{
-    Condition, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise, RequestsRef, RollbackWindow, Rollout,
+    Advance, Condition, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise, RequestsRef, RollbackWindow, Rollout,
     RolloutSpec, RolloutStatus, RouteRef, Scrape, SloSpec, StableVersion, Telemetry, Tolerance, WorkloadRef,
 };
 pub use run::{

@@ -96,6 +96,10 @@ pub struct RolloutSpec {
     #[x_kube(validation = Rule::new("self.filter(s, has(s.weight)).map(s, s.weight).isSorted()").message("weights must not go down from step to step: Serin takes traffic back by itself"))]
     #[x_kube(validation = Rule::new("!self.exists(s, has(s.blueGreen)) || self.all(s, has(s.blueGreen) || has(s.approval)) && self.filter(s, has(s.blueGreen)).size() == 1").message("blueGreen switches all at once: beside it only approvals may stand"))]
     pub steps: Vec<StepSpec>,
+    /// When a step goes on: Bake (left out: so) after its bake at least; OnEvidence also before that, once the canary is
+    /// proven not to be worse than tolerated on every SLO. Never on silence.
+    #[serde(default, skip_serializing_if = "Advance::is_bake")]
+    pub advance: Advance,
     /// A user who got the canary stays with it while the weight grows, by a cookie; promotion and rollback set all users
     /// free. For routes whose callers keep cookies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -296,6 +300,23 @@ pub struct RollbackWindow {
     /// One that was promoted less than this ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Millis>,
+}
+
+/// When a step goes on.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Advance {
+    /// After its bake at least.
+    #[default]
+    Bake,
+    /// Also before, on proof.
+    OnEvidence,
+}
+
+impl Advance {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    fn is_bake(&self) -> bool {
+        *self == Self::Bake
+    }
 }
 
 /// What is done when something is not decided in time.

@@ -10,7 +10,7 @@ use super::{
     view::View,
 };
 use crate::{
-    api::{Lets, Millis, Otherwise, Phase, Share, Step, WaitingReason},
+    api::{Advance, Lets, Millis, Otherwise, Phase, Share, Step, WaitingReason},
     evidence::Verdict,
 };
 
@@ -259,7 +259,7 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
             ),
         ));
     }
-    if elapsed < bake.as_secs_f64() {
+    if elapsed < bake.as_secs_f64() && !is_proven(view, lets) {
         return Some((
             WaitingReason::Bake,
             format!("baking at {} for {bake} at least", words(lets, view.step_share(view.before.step).weight)),
@@ -297,6 +297,16 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
             100.0 * few.power
         ),
     ))
+}
+
+/// The canary is proven not to be worse, and the policy goes on by that: no need to bake.
+fn is_proven(view: &View<'_>, lets: &Lets) -> bool {
+    let judgements = &view.snapshot.judgements;
+    view.policy.spec.advance == Advance::OnEvidence
+        && matches!(lets, Lets::Weight(_) | Lets::Mirror(_))
+        && view.snapshot.traffic.blind.is_none()
+        && !judgements.is_empty()
+        && judgements.iter().all(|judgement| judgement.not_inferior && judgement.verdict == Verdict::Good)
 }
 
 /// The next step, or the promotion.

@@ -312,3 +312,28 @@ fn promoted_now_suspended_and_straight_back_by_the_window() {
     assert_eq!(rollout_status(&shop), Some(0));
     assert_tidy(&shop);
 }
+
+#[test]
+fn on_evidence_a_step_ends_before_its_bake_and_never_on_silence() {
+    let steps = json!([{"weight": 20, "bake": "10m"}, {"weight": 50, "bake": "10m"}]);
+    let (shop, mut load) = open_shop("evidence", &steps, |rollout| rollout["spec"]["advance"] = json!("OnEvidence"));
+    let began = now();
+    shop.release(&["VERSION=canary"]).expect("release");
+    let run = shop.run_in("Succeeded", None, 4 * MINUTE).expect("Succeeded");
+    println!("      promoted after {:.0} s of 20 minutes of bake", now() - began);
+    assert_eq!(figures(&mut load, began, "canary").failed, 0);
+    assert_tidy(&shop);
+
+    // without callers nothing is proven
+    drop(load);
+    shop.release(&["VERSION=silent"]).expect("release");
+    let name = run["metadata"]["name"].as_str().expect("a name").to_owned();
+    eventually("weight 20", MINUTE, || {
+        let run = shop.run()?.filter(|run| run["metadata"]["name"] != name.as_str()).unwrap_or_default();
+        Ok(run["status"]["stepSince"].is_string().then_some(()))
+    })
+    .expect("weight 20");
+    std::thread::sleep(Duration::from_secs(15));
+    let run = shop.run().expect("kubectl").expect("a run");
+    assert_eq!((&run["status"]["phase"], &run["status"]["step"]), (&json!("Shifting"), &json!(1)));
+}
