@@ -286,6 +286,8 @@ pub enum WaitingReason {
     Capacity,
     /// The gateway has not accepted the route yet.
     Route,
+    /// Somebody took the canary out of the route; it is in it again, at weight 0, for the gateway to learn of it.
+    Introduction,
     /// No counts, so no verdict.
     NoData,
     /// Too few requests to have seen a regression.

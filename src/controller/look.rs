@@ -10,7 +10,7 @@ use super::{
     world::{Kind, World, Write, phase_of},
 };
 use crate::{
-    api::{Policy, RolloutRun, RolloutRunStatus, Stage, names, validate},
+    api::{Phase, Policy, RolloutRun, RolloutRunStatus, Stage, names, validate},
     engine::{self, Action, Decision, Gates, Governance, Governed, LastRun, Latch, Traffic},
     evidence::{Evidence, Silent, Split},
     workload::owner_of,
@@ -166,6 +166,19 @@ pub fn seen(evidence: &Evidence, split: &Split, blind: Option<String>) -> Seen {
         },
         judgements,
         gates: Gates::new(),
+    }
+}
+
+/// Percent of all counted requests that are due to the canary: its weight; of copies, which come on top, those of 20 %
+/// make 20 of 120. None is where it has no traffic, or the route has left it.
+pub fn due_percent(policy: &Policy, status: &RolloutRunStatus) -> f64 {
+    if status.phase != Some(Phase::Shifting) {
+        return 0.0;
+    }
+    let step = status.weight.mirror.and_then(|step| policy.spec.steps.get(usize::try_from(step).ok()?.checked_sub(1)?));
+    match step.and_then(|step| step.mirror.as_ref()).map(|mirror| f64::from(mirror.percent)) {
+        Some(copied) => 100.0 * copied / (100.0 + copied),
+        None => f64::from(status.weight.set),
     }
 }
 

@@ -18,7 +18,7 @@ mod start;
 mod world;
 
 pub use gatekeeper::AllowedHosts;
-pub use look::{Looked, Moved, look_after, move_run, seen, to_close};
+pub use look::{Looked, Moved, due_percent, look_after, move_run, seen, to_close};
 pub use observe::{Seen, arm_of, governed_workload, observe, troubles};
 pub use plan::{PlanError, plan};
 pub use start::{Settings, StartError, client, run};

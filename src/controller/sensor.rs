@@ -16,7 +16,7 @@ use super::{
     observe::{Seen, arm_of},
 };
 use crate::{
-    api::{Phase, Policy, RolloutRun, SloKind, Weight},
+    api::{Policy, RolloutRun, SloKind},
     evidence::{Count, Evidence, Sample, Slo, Split},
     telemetry::{
         Arm, CounterQuery, DeltaSettings, Deltas, LatencyQuery, MAX_PODS_PER_ARM, Matcher, MatcherError, PodCounts,
@@ -233,24 +233,11 @@ impl Looking {
         let step = usize::try_from(status.step.saturating_sub(1)).unwrap_or(0);
         ledger.evidence.begin_step(step);
         let counts = ledger.deltas.observe(now, scrapes);
-        // A canary without traffic, or one that the route has left, says nothing.
-        let weight = match status.phase {
-            Some(Phase::Shifting) => due_percent(&self.policy, &status.weight),
-            _ => 0.0,
-        };
+        let weight = look::due_percent(&self.policy, &status);
         let total = |arm: &Option<crate::telemetry::ArmCounts>| arm.as_ref().map(|arm| arm.requests);
         ledger.split.push(total(&counts.canary), total(&counts.stable), weight, interval.as_secs_f64());
         ledger.evidence.fold(&samples(&self.policy, &counts));
         shared.blind = blind(scrapes, &counts, fault, gap);
-    }
-}
-
-/// Percent of all counted requests that are due to the canary. Copies come on top: those of 20 % make 20 of 120.
-fn due_percent(policy: &Policy, weight: &Weight) -> f64 {
-    let step = weight.mirror.and_then(|step| policy.spec.steps.get(usize::try_from(step).ok()?.checked_sub(1)?));
-    match step.and_then(|step| step.mirror.as_ref()).map(|mirror| f64::from(mirror.percent)) {
-        Some(copied) => 100.0 * copied / (100.0 + copied),
-        None => f64::from(weight.set),
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 use serin::controller::{Kind as Written, Verb};
 
 use crate::model::{
-    cluster::{Nature, backends_of, canary_share, endpoints_of, image_of, is_ready, nature_of, percent, selects},
+    cluster::{
+        Nature, backends_of, beside, canary_share, endpoints_of, image_of, is_ready, nature_of, own_rule, percent,
+        selects,
+    },
     people::{self, Deed, LEGACY, SECOND_ROUTE, SECOND_SERVICE},
     server::{Kind, Object},
     sim::{CANARY_SERVICE, RUN_LABEL, Sim, is_terminal},
@@ -73,7 +76,8 @@ impl Watch {
     }
 
     fn i1_weight_only_with_endpoints(&mut self, sim: &Sim, passed: i64) -> Check {
-        let in_force = sim.cluster.in_force.values().any(|backends| percent(backends, CANARY_SERVICE) > 0);
+        let in_force = sim.cluster.in_force.values().any(|backends| percent(backends, CANARY_SERVICE) > 0)
+            || sim.cluster.beside.values().any(|beside| beside.is_seen());
         let served = !endpoints_of(&sim.server, CANARY_SERVICE).is_empty();
         self.unserved = if in_force && !served { self.unserved + passed } else { 0 };
         let crashed = sim.cluster.since_crash < TO_REACT;
@@ -84,7 +88,7 @@ impl Watch {
 
     fn i2_no_way_up_after_a_retreat(&mut self, sim: &Sim) -> Check {
         let Some(run) = sim.run() else { return Ok(()) };
-        let Some(weight) = sim.server.list(Kind::Route).map(|route| canary_share(route)).max() else { return Ok(()) };
+        let Some(weight) = sim.server.list(Kind::Route).map(|route| reach(route)).max() else { return Ok(()) };
         if run.text("/status/phase") != "RollingBack" {
             return Ok(());
         }
@@ -176,6 +180,12 @@ impl Watch {
     }
 }
 
+/// The canary's weight; above 100 if Serin's rules give it requests besides.
+fn reach(route: &Object) -> u64 {
+    let beside = beside(route);
+    canary_share(route) + if beside.testers || beside.copies > 0 { 1_000 } else { 0 }
+}
+
 fn deployment_gone(sim: &Sim) -> bool {
     sim.done.contains(&Deed::DeleteDeployment)
 }
@@ -206,6 +216,18 @@ fn i4_no_weight_beyond_the_step(sim: &Sim) -> Check {
     let reached = usize::try_from(run.int("/status/step")).unwrap_or(0).min(steps.len());
     let most = steps[..reached].iter().rev().find_map(|step| step["weight"].as_u64()).unwrap_or(0);
     let going_back = run.text("/status/phase") == "RollingBack" || is_terminal(&run);
+    // What ends with a step is taken out of one route after the other.
+    let ever = |field: &str| steps[..reached].iter().rev().take(2).any(|step| !step[field].is_null());
+    let matched = |upto: usize| {
+        let last = steps[..upto].iter().rev().find_map(|step| step["match"].as_array());
+        last.is_some_and(|matches| !matches.is_empty())
+    };
+    let testers = matched(reached) || matched(reached.saturating_sub(1));
+    let copies = ever("mirror");
+    for is in sim.server.list(Kind::Route).map(|route| beside(route)) {
+        let within = (!is.testers || testers) && (is.copies == 0 || copies);
+        ensure(within || going_back, || format!("I4: step {reached} gives the canary {is:?} besides"))?;
+    }
     ensure(weight <= most || going_back, || format!("I4: weight {weight} in step {reached}, which has {most}"))
 }
 
@@ -282,6 +304,8 @@ fn i6_nothing_is_left(sim: &Sim) -> Check {
         })?;
     }
     for route in server.list(Kind::Route) {
+        let rules = route.value["spec"]["rules"].as_array().map_or(0, Vec::len);
+        ensure(rules == 1, || format!("I6: {rules} rules are left in route {}", route.name()))?;
         let refs = &route.value["spec"]["rules"][0]["backendRefs"];
         ensure(*refs == people::own_refs(route.name()), || {
             format!("I6: the references of route {} are left as {refs}", route.name())
@@ -305,7 +329,7 @@ fn i6_nothing_is_left(sim: &Sim) -> Check {
 /// At every step: the next edit would hide that one was lost.
 fn i9_edits_of_rules_stay(sim: &Sim) -> Check {
     if let (Some(path), Some(route)) = (&sim.matches, sim.server.get(Kind::Route, "auth")) {
-        let is = &route.value["spec"]["rules"][0]["matches"][0]["path"]["value"];
+        let is = &route.value["spec"]["rules"][own_rule(route)]["matches"][0]["path"]["value"];
         ensure(is == path.as_str(), || format!("I9: the route's rule matches {is}, and people wrote {path}"))?;
     }
     Ok(())

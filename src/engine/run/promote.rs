@@ -216,6 +216,10 @@ fn converge(view: &View<'_>, stay: Move) -> Move {
 
 fn tidy(view: &View<'_>, stay: Move) -> Move {
     let mut actions = view.unpins();
+    if !view.route_is_clear() {
+        // Where the route was judged by a cache that was late.
+        actions.push(Action::ClearRoutes);
+    }
     if actions.is_empty() {
         actions.extend(view.disown());
     }

@@ -119,6 +119,10 @@ fn withdraw(view: &View<'_>, stay: Move) -> Move {
 fn tidy(view: &View<'_>, stay: Move) -> Move {
     let outcome = view.before.outcome.unwrap_or(Outcome::RolledBack);
     let mut actions = view.unpins();
+    if !view.route_is_clear() {
+        // Where the route was judged by a cache that was late.
+        actions.push(Action::ClearRoutes);
+    }
     if actions.is_empty() {
         actions.extend(view.disown());
     }

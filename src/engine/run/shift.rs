@@ -156,6 +156,10 @@ fn walk(view: &View<'_>) -> Move {
         () => had.least(target),
     };
     let wanted = stay.wanted;
+    if view.routed() && !wanted.is_none() && !is_introduced(view) {
+        stay = stay.act((!view.introduced()).then_some(Action::AddToRoutes));
+        return stay.wait(WaitingReason::Introduction, "introducing the canary to the gateway again, at weight 0");
+    }
     stay = stay.act(view.weights(wanted));
     let small = target.is_none() && ready < pods;
     if wanted != target || small {
@@ -186,6 +190,14 @@ fn walk(view: &View<'_>) -> Move {
         return promote::start(view, stay.note(true, reasons::STEPS_SKIPPED, message));
     }
     bake(view, stay, step)
+}
+
+/// The gateway knows the canary. Somebody may have taken it out of the route in mid-run: then it is introduced as at
+/// first, with time for its endpoints.
+fn is_introduced(view: &View<'_>) -> bool {
+    let again = view.before.waiting.as_ref().is_some_and(|waiting| waiting.reason == WaitingReason::Introduction);
+    let settled = !again || view.routes_accepted() && view.waited_for(WaitingReason::Introduction) >= INTRODUCED;
+    view.introduced() && settled
 }
 
 fn reached_words(view: &View<'_>, share: Share) -> String {

@@ -67,6 +67,8 @@ pub struct Cluster {
     route_due: BTreeMap<String, i64>,
     /// Backends and weights in force at the gateway, by route.
     pub in_force: BTreeMap<String, Vec<(String, u64)>>,
+    /// The same of Serin's own rules.
+    pub beside: BTreeMap<String, Beside>,
     /// Slower than usual.
     pub lag: bool,
     pods: u64,
@@ -222,6 +224,7 @@ impl Cluster {
             }
             self.route_due.remove(route.name());
             self.in_force.insert(route.name().to_owned(), backends);
+            self.beside.insert(route.name().to_owned(), beside(&route));
             let _ = server.replace(Kind::Route, &route, |route| route["status"] = status, "gateway", true);
         }
     }
@@ -264,13 +267,52 @@ pub fn endpoints_of(server: &Server, service: &str) -> Vec<String> {
     endpoints.filter_map(|endpoint| endpoint["targetRef"]["name"].as_str().map(str::to_owned)).collect()
 }
 
-/// Services and weights of the route's first rule.
+/// Place of the one rule that is the owner's: Serin's stand before it.
+pub fn own_rule(route: &Object) -> usize {
+    route.value["spec"]["rules"].as_array().map_or(0, |rules| rules.len().saturating_sub(1))
+}
+
+/// Services and weights of the owner's rule.
 pub fn backends_of(route: &Object) -> Vec<(String, u64)> {
-    let refs = route.value.pointer("/spec/rules/0/backendRefs").and_then(Value::as_array).into_iter().flatten();
+    let refs = route.value["spec"]["rules"][own_rule(route)]["backendRefs"].as_array().into_iter().flatten();
     refs.map(|reference| {
         (reference["name"].as_str().unwrap_or_default().to_owned(), reference["weight"].as_u64().unwrap_or(1))
     })
     .collect()
+}
+
+/// What Serin's rules in a route give the canary besides the weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Requests of testers.
+    pub testers: bool,
+    /// Copies of this percent of requests.
+    pub copies: u64,
+    /// Users stay with what they got.
+    pub sticky: bool,
+}
+
+impl Beside {
+    /// Callers get the canary's answers by it.
+    pub fn is_seen(self) -> bool {
+        self.testers
+    }
+}
+
+pub fn beside(route: &Object) -> Beside {
+    let mut beside = Beside::default();
+    for rule in route.value["spec"]["rules"].as_array().into_iter().flatten().take(own_rule(route)) {
+        let text = rule.to_string();
+        let mirror = rule["filters"].as_array().into_iter().flatten().find(|filter| filter["type"] == "RequestMirror");
+        if let Some(mirror) = mirror {
+            beside.copies = mirror["requestMirror"]["percent"].as_u64().unwrap_or(100);
+        } else if text.contains("=serin-") {
+            beside.sticky = true;
+        } else {
+            beside.testers |= rule["backendRefs"][0]["name"] == "auth-canary";
+        }
+    }
+    beside
 }
 
 /// The canary's percent of what it and the apex get.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use serin::api::names;
 
 use super::{
-    cluster::image_of,
+    cluster::{image_of, own_rule},
     server::{Kind, Refusal, Server},
 };
 
@@ -131,7 +131,12 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
                 .filter(|name| server.get(Kind::Route, name).is_some())
                 .collect::<Vec<_>>()
             {
-                edit(server, Kind::Route, route, &set("/spec/rules/0/backendRefs", own_refs(route)))?;
+                // As a GitOps tool does: all rules as they are in Git, and in Git there are none of Serin's.
+                let mut own = server
+                    .get(Kind::Route, route)
+                    .map_or(Value::Null, |object| object.value["spec"]["rules"][own_rule(object)].clone());
+                own["backendRefs"] = own_refs(route);
+                edit(server, Kind::Route, route, &set("/spec/rules", json!([own])))?;
             }
             Ok(0)
         }
@@ -160,7 +165,8 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
         }
         Deed::EditRules(path) => {
             let matches = json!([{"path": {"type": "PathPrefix", "value": path}}]);
-            edit(server, Kind::Route, "auth", &set("/spec/rules/0/matches", matches))
+            let place = server.get(Kind::Route, "auth").map_or(0, |route| own_rule(route));
+            edit(server, Kind::Route, "auth", &set(&format!("/spec/rules/{place}/matches"), matches))
         }
         Deed::CreateDeployment | Deed::Outage(_) | Deed::CrashOne | Deed::Drain | Deed::Rest => Ok(0),
     }

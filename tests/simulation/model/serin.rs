@@ -9,13 +9,14 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serin::{
-    api::{Phase, Policy, Rollout, RolloutRun, RolloutRunStatus, SloKind, validate},
-    controller::{Moved, Seen, Verb, World, Write, look_after, move_run, plan, seen, to_close},
-    engine::{Action, Latch, Note},
+    api::{Policy, Rollout, RolloutRun, RolloutRunStatus, SloKind, validate},
+    controller::{Moved, Seen, Verb, World, Write, due_percent, look_after, move_run, plan, seen, to_close},
+    engine::{Action, GateAnswer, Gates, Latch, Note},
     evidence::{Count, Evidence, Sample, Slo, Split},
 };
 
 use super::{
+    cluster::{Nature, nature_of},
     prng::Prng,
     sabotage::Sabotage,
     server::{KINDS, Kind, Object, Refusal, Server},
@@ -92,6 +93,8 @@ pub struct Serin {
     /// Writes that the caches have not shown yet: version (0: a delete) and when.
     pending: Vec<(Kind, String, u64, i64)>,
     sensors: BTreeMap<String, Sensor>,
+    /// Gates that were asked, by run, and when they answer. Forgotten with all else in a crash.
+    asked: BTreeMap<(String, String, u32), i64>,
     steps: VecDeque<Step>,
     /// When the look under way began.
     pub began: i64,
@@ -133,6 +136,7 @@ impl Serin {
             world: None,
             pending: Vec::new(),
             sensors: BTreeMap::new(),
+            asked: BTreeMap::new(),
             steps: VecDeque::new(),
             began: server.now,
             due: server.now,
@@ -316,7 +320,8 @@ impl Serin {
         let now = time.as_millisecond();
         let policy = validate(&run.spec.policy).expect("a valid policy");
         let sensor = self.sensors.get_mut(run.metadata.uid.as_deref().unwrap_or_default());
-        let (seen, ledger, due) = sensor.map_or_else(Default::default, |sensor| sensor.report(now));
+        let (mut seen, ledger, due) = sensor.map_or_else(Default::default, |sensor| sensor.report(now));
+        seen.gates = self.answers(run, now);
         let ask = |looks: u64| {
             let mut seen = seen.clone();
             if let Some(sabotage) = self.sabotage {
@@ -347,8 +352,29 @@ impl Serin {
                 retreat.iter().filter_map(|action| plan(action, world, Some(run), time).ok()).flatten().collect();
             self.steps.push_back(Step::Status(write, retreat));
         }
+        for action in &decision.actions {
+            if let Action::AskGate { gate, attempt } = action {
+                let key = (run.metadata.uid.clone().unwrap_or_default(), gate.clone(), *attempt);
+                // Some answer at once, some take their time; a matter of their names, so that a seed stays a seed.
+                let takes = (gate.len() as i64 * 377 + i64::from(*attempt) * 911) % 3_000;
+                self.asked.entry(key).or_insert(now + takes);
+            }
+        }
         self.act(&decision.actions, world, Some(run), time);
         Some(decision.status)
+    }
+
+    /// The smoke test finds every bad version; a person says no at first.
+    fn answers(&self, run: &RolloutRun, now: i64) -> Gates {
+        let is_good = run.spec.to.images.values().all(|image| nature_of(image) == Nature::Good);
+        let of_run = self.asked.iter().filter(|((uid, ..), _)| Some(uid) == run.metadata.uid.as_ref());
+        let answer = |gate: &str, attempt: u32, at: i64| match (at <= now, gate.starts_with("smoke"), is_good) {
+            (false, ..) => GateAnswer::Running,
+            (true, true, false) => GateAnswer::Failed("it does not work".into()),
+            (true, false, _) if attempt == 1 => GateAnswer::Failed("not yet".into()),
+            _ => GateAnswer::Passed(String::new()),
+        };
+        of_run.map(|((_, gate, attempt), at)| ((gate.clone(), *attempt), answer(gate, *attempt, *at))).collect()
     }
 
     fn act(&mut self, actions: &[Action], world: &World, run: Option<&RolloutRun>, time: Timestamp) {
@@ -462,7 +488,7 @@ impl Sensor {
         };
         let (stable, canary) = (read(&run.spec.from.hash), read(&run.spec.to.hash));
         let blind = (stable.is_none() || canary.is_none()).then(|| "a pod refuses connections".to_owned());
-        let weight = if status.phase == Some(Phase::Shifting) { f64::from(status.weight.set) } else { 0.0 };
+        let weight = due_percent(&self.policy, status);
         ledger.split.push(canary.map(|meter| meter.requests), stable.map(|meter| meter.requests), weight, 1.0);
         let sample = |slo: &serin::api::ValidSlo| {
             let count = |arm: Option<super::traffic::Meter>| {

@@ -24,6 +24,10 @@ pub struct Setting {
     pub latch: Latch,
     pub replicas: i64,
     pub steps: Value,
+    pub sticky: bool,
+    /// A smoke test before the first traffic, which only good versions pass; and a person's check before each step,
+    /// which says no at first.
+    pub gates: bool,
     /// Watches, gateways, endpoints and kubelets are slow at times.
     pub lag: bool,
     /// Chance of a write to fail, or its answer to be lost.
@@ -58,6 +62,8 @@ impl Setting {
             latch: Latch::Policy,
             replicas: 4,
             steps,
+            sticky: false,
+            gates: false,
             lag: false,
             failures: 0.0,
             crashes: 0.0,
@@ -75,7 +81,14 @@ impl Setting {
     pub fn of_seed(seed: u64) -> Self {
         let mut chance = Prng::new(seed);
         let routed = chance.chance(0.75);
-        let steps = match (routed, chance.below(4)) {
+        let tester = json!([{"headers": [{"name": "x-tester", "value": "yes"}]}]);
+        let kind = chance.below(7);
+        let steps = match (routed, kind) {
+            (true, 4) => json!([{"mirror": {"percent": 50}, "bake": "3s"}, {"weight": 50, "bake": "3s"}]),
+            (true, 5) => json!([
+                {"match": tester, "bake": "3s", "pods": 1}, {"weight": 30, "bake": "3s"}, {"match": [], "bake": "1s"}, {"weight": 60, "bake": "3s"}
+            ]),
+            (true, 6) => json!([{"blueGreen": {"keepOldFor": "5s"}, "bake": "2s"}]),
             (_, 0) => json!([{"weight": 20, "bake": "4s"}, {"weight": 50, "bake": "4s"}]),
             (_, 1) => json!([{"weight": 25, "bake": "3s"}, {"approval": {}}, {"weight": 50, "bake": "3s"}]),
             (true, 2) => {
@@ -90,6 +103,9 @@ impl Setting {
             latch: if chance.chance(0.7) { Latch::Policy } else { Latch::Pause },
             replicas: chance.between(1, 5) as i64,
             steps,
+            sticky: routed && kind != 6 && chance.chance(0.25),
+            // Nothing but a test of its own tells a bad preview.
+            gates: routed && kind == 6 || chance.chance(0.25),
             lag: chance.chance(0.6),
             failures: if rough && chance.chance(0.6) { 0.06 } else { 0.0 },
             crashes: if rough && chance.chance(0.6) { 0.02 } else { 0.0 },
@@ -214,7 +230,11 @@ fn policy(setting: &Setting) -> Value {
         (true, false) => json!([route("auth")]),
         (true, true) => json!([route("auth"), route(people::SECOND_ROUTE)]),
     };
-    json!({
+    let gates = json!([
+        {"name": "smoke", "at": "FirstTraffic", "http": {"url": "http://smoke.example"}},
+        {"name": "person", "at": "EveryStep", "http": {"url": "http://person.example"}, "onFailure": "Hold"}
+    ]);
+    let mut policy = json!({
         "workloadRef": {"kind": "Deployment", "name": "auth"}, "service": "auth", "routes": routes,
         "telemetry": {
             "scrape": {"port": "http"}, "requests": {"counter": "http_requests_total", "errors": {"code": "5.."}},
@@ -223,7 +243,14 @@ fn policy(setting: &Setting) -> Value {
                  {"name": "latency", "latency": {"threshold": "250ms", "objective": "95%", "tolerance": {"relative": 1.5, "absolute": "2%"}}}],
         "confidence": "99.99%", "steps": setting.steps,
         "limits": {"readyWithin": "60s", "stepTimeout": "10m", "failedRequests": 100_000}
-    })
+    });
+    if setting.gates {
+        policy["gates"] = gates;
+    }
+    if setting.sticky {
+        policy["sticky"] = json!({});
+    }
+    policy
 }
 
 fn deployment(setting: &Setting) -> Value {
@@ -630,7 +657,7 @@ impl Sim {
                     image_of(object)
                 )),
                 Kind::Route => {
-                    lines.push(format!("route {} {}", event.name, value["spec"]["rules"][0]["backendRefs"]));
+                    lines.push(format!("route {} {}", event.name, value["spec"]["rules"]));
                 }
                 Kind::Endpoints => lines.push(format!(
                     "endpoints {}: {}",

@@ -65,7 +65,16 @@ impl Traffic {
         }
         let direct = vec![("auth".to_owned(), 1)];
         let routed = cluster.in_force.get("auth").unwrap_or(&direct);
-        self.send(server, routed, counts[0], chance);
+        let beside = cluster.beside.get("auth").copied().unwrap_or_default();
+        let canary = [("auth-canary".to_owned(), 1)];
+        // One caller in sixteen is a tester.
+        let testers = if beside.testers { counts[0] / 16 } else { 0 };
+        self.send(server, routed, counts[0] - testers, chance);
+        self.send(server, &canary, testers, chance);
+        if !Answering::behind(server, "auth-canary").is_empty() {
+            // Nobody waits for what a copy is answered.
+            self.send(server, &canary, counts[0] * beside.copies / 100, chance);
+        }
         self.send(server, &direct, counts[1], chance);
         if server.get(Kind::Service, SECOND_SERVICE).is_some() {
             self.send(server, &[(SECOND_SERVICE.to_owned(), 1)], counts[1] / 2, chance);

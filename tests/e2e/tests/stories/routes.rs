@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use serin_e2e::{
     cluster::{eventually, get},
     exposure::now,
+    shop::Shop,
     traffic::Load,
 };
 
-use super::{assert_tidy, figures, gateway, input::Bare, open_shop, serin, short_steps};
+use super::{assert_tidy, figures, gateway, input::Bare, serin};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -107,11 +108,8 @@ fn a_grpc_route_carries_the_weights_of_real_calls() {
 
 #[test]
 fn several_rules_and_routes_and_a_reference_from_git_shift_together() {
-    let (shop, mut load) = open_shop("shapes", &short_steps(), |rollout| {
-        rollout["spec"]["routes"] =
-            json!([{"kind": "HTTPRoute", "name": "auth"}, {"kind": "HTTPRoute", "name": "second"}]);
-        rollout["spec"]["steps"] = json!([{"weight": 50, "bake": "8s"}]);
-    });
+    serin();
+    let shop = Shop::open("shapes").expect("a shop");
     // two rules in one route, the canary declared in Git in the other, and a second port of the Service
     let rules = json!([
         {"matches": [{"path": {"type": "PathPrefix", "value": "/login"}}], "backendRefs": [{"name": "auth", "port": 80}]},
@@ -130,7 +128,13 @@ fn several_rules_and_routes_and_a_reference_from_git_shift_together() {
         "spec": {"parentRefs": [{"name": "gw", "namespace": "gateway"}], "hostnames": ["second.example.com"], "rules": declared}
     });
     shop.apply(&second.to_string()).expect("a second route");
+    shop.rollout(&json!([{"weight": 50, "bake": "8s"}]), |rollout| {
+        rollout["spec"]["routes"] =
+            json!([{"kind": "HTTPRoute", "name": "auth"}, {"kind": "HTTPRoute", "name": "second"}]);
+    })
+    .expect("a Rollout");
     shop.idle().expect("Ready");
+    let mut load = Load::start(&gateway(), &shop.host, 200, 600, &[]).expect("load");
     let mut by_second = Load::start(&gateway(), "second.example.com", 50, 300, &[]).expect("load");
     let route = |name: &str| {
         get(&shop.namespace, "httproute", name).expect("kubectl").expect("a route")["spec"]["rules"].clone()

@@ -161,7 +161,7 @@ fn versions_by_user(records: &[Record], from: f64, until: f64) -> BTreeMap<u16, 
 
 #[test]
 fn a_user_stays_with_a_version_and_moves_only_as_the_weight_grows() {
-    let steps = json!([{"weight": 5, "bake": "8s"}, {"weight": 25, "bake": "8s"}, {"weight": 50, "bake": "8s"}]);
+    let steps = json!([{"weight": 5, "bake": "20s"}, {"weight": 25, "bake": "20s"}, {"weight": 50, "bake": "20s"}]);
     serin();
     let shop = Shop::open("sticky").expect("a shop");
     shop.rollout(&steps, |rollout| rollout["spec"]["sticky"] = json!({})).expect("a Rollout");
