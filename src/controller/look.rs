@@ -87,9 +87,26 @@ fn gist(status: &RolloutRunStatus) -> RolloutRunStatus {
     gist
 }
 
-/// Finished runs that still hold something.
-pub fn to_close(world: &World) -> impl Iterator<Item = &RolloutRun> {
-    world.runs.iter().filter(|run| phase_of(run).is_terminal() && is_held(run))
+/// Finished runs that still hold something, and how they let go of it. What was made just before the end may show only
+/// after it, where a watch is late.
+pub fn to_close(world: &World) -> Vec<(&RolloutRun, Action)> {
+    let finished = world.runs.iter().filter(|run| phase_of(run).is_terminal());
+    let next = |run: &RolloutRun| match () {
+        () if owns_canary(world, run) => Some(Action::RemoveCanary),
+        () if world.canary_service(run).is_some() => Some(Action::DeleteCanaryService),
+        () if is_held(run) => Some(Action::RemoveFinalizer),
+        () => None,
+    };
+    finished.filter_map(|run| Some((run, next(run)?))).collect()
+}
+
+/// It owns a ReplicaSet that it made. (A borrowed one is given back when the template changes.)
+fn owns_canary(world: &World, run: &RolloutRun) -> bool {
+    world.set(&run.spec.to.hash).is_some_and(|set| {
+        !is_borrowed(set)
+            && set.metadata.deletion_timestamp.is_none()
+            && owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref())
+    })
 }
 
 fn is_held(run: &RolloutRun) -> bool {
@@ -170,9 +187,10 @@ pub fn seen(evidence: &Evidence, split: &Split, blind: Option<String>) -> Seen {
 }
 
 /// Percent of all counted requests that are due to the canary: its weight; of copies, which come on top, those of 20 %
-/// make 20 of 120. None is where it has no traffic, or the route has left it.
+/// make 20 of 120. None is where it has no traffic, or somebody else has changed the route.
 pub fn due_percent(policy: &Policy, status: &RolloutRunStatus) -> f64 {
-    if status.phase != Some(Phase::Shifting) {
+    let in_place = policy.spec.routes.is_empty() || status.confirmed == Some(status.weight.wanted);
+    if status.phase != Some(Phase::Shifting) || !in_place {
         return 0.0;
     }
     let step = status.weight.mirror.and_then(|step| policy.spec.steps.get(usize::try_from(step).ok()?.checked_sub(1)?));

@@ -136,8 +136,8 @@ impl Shell {
             Some(run) => Some(look.run(run).await?),
             None => None,
         };
-        for run in to_close(&world) {
-            look.apply(&[Action::RemoveFinalizer], Some(run)).await?;
+        for (run, action) in to_close(&world) {
+            look.apply(&[action], Some(run)).await?;
         }
         look.govern(status.as_ref()).await?;
         Ok(if status.is_some() { Next::requeue(TICK) } else { Next::await_change() })

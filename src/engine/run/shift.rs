@@ -75,6 +75,10 @@ fn prepare(view: &View<'_>) -> Move {
     if workload.is_some_and(|workload| workload.failure_reported) {
         stay = stay.act([Action::ClearFailure]);
     }
+    if view.canary_is_ours() {
+        // Whatever it waits for: a canary that stands is no direct caller's.
+        stay = stay.act(view.pins(&view.spec.from.hash));
+    }
     if view.spec.paused {
         return stay.wait(WaitingReason::Paused, "paused by a person (spec.paused) before the canary was made");
     }
@@ -88,7 +92,9 @@ fn prepare(view: &View<'_>) -> Move {
         Ok(stay) => stay,
         Err(instead) => return *instead,
     };
-    stay = stay.act(view.pins(&view.spec.from.hash));
+    if !view.canary_is_ours() {
+        stay = stay.act(view.pins(&view.spec.from.hash));
+    }
     if view.routed() {
         if !view.pinned_to(&view.spec.from.hash) {
             return stay.wait(WaitingReason::Capacity, "pinning the Service to the stable version");
@@ -177,7 +183,11 @@ fn walk(view: &View<'_>) -> Move {
         );
     }
     if !view.routed() && ready < pods {
-        return stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods));
+        return match view.spec.paused {
+            // The share of pods is the weight, which a pause holds.
+            true => stay.wait(WaitingReason::Paused, "paused by a person (spec.paused)"),
+            false => stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods)),
+        };
     }
     if before.step_since.is_none() {
         stay = stay.note(false, reasons::WEIGHT_SET, reached_words(view, target));

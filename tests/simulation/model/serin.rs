@@ -293,8 +293,8 @@ impl Serin {
             self.due = now + TICK;
             status = self.move_run(world, run, time);
         }
-        for run in to_close(world) {
-            self.act(&[Action::RemoveFinalizer], world, Some(run), time);
+        for (run, action) in to_close(world) {
+            self.act(&[action], world, Some(run), time);
         }
         let looked = look_after(world, self.latch, status.as_ref(), time);
         let (mut governance, mut written) = (looked.governance, looked.status);
