@@ -196,7 +196,8 @@ pub fn due_percent(policy: &Policy, status: &RolloutRunStatus) -> f64 {
     let step = status.weight.mirror.and_then(|step| policy.spec.steps.get(usize::try_from(step).ok()?.checked_sub(1)?));
     match step.and_then(|step| step.mirror.as_ref()).map(|mirror| f64::from(mirror.percent)) {
         Some(copied) => 100.0 * copied / (100.0 + copied),
-        None => f64::from(status.weight.set),
+        // What is set may be what was known last, and taken back since.
+        None => f64::from(status.weight.set.min(status.weight.wanted)),
     }
 }
 
