@@ -1,5 +1,7 @@
 //! The figures that Serin promises, measured on a real cluster.
 
+mod lost;
+
 use std::{
     collections::BTreeMap,
     process::ExitCode,
@@ -44,6 +46,8 @@ struct Args {
 enum Name {
     /// A good release with 20,000 requests and direct callers
     Good,
+    /// Healthy releases of each kind, scaling, evictions: 20,000 requests each
+    Lost,
     /// 20 % errors at weight 5, five times
     Errors20,
     /// 100 % errors at weight 5, five times
@@ -129,6 +133,7 @@ impl Measured {
     fn measure(&mut self, name: Name) -> Result<()> {
         match name {
             Name::Good => self.good(),
+            Name::Lost => self.lost(),
             Name::Errors20 => self.errors(20, Bound::MedianAndWorstBelow(5.0, 12.0)),
             Name::Errors100 => self.errors(100, Bound::MedianBelow(3.0)),
             Name::Outage => self.outage(),
@@ -146,14 +151,27 @@ impl Measured {
 
     /// A shop under load whose first version has this environment.
     fn stage(&self, namespace: &str, environment: &[&str], steps: &Value) -> Result<Stage> {
+        self.stage_with(namespace, environment, steps, |_| {}, RATE, &[])
+    }
+
+    /// The same with a changed Rollout, and another load.
+    fn stage_with(
+        &self,
+        namespace: &str,
+        environment: &[&str],
+        steps: &Value,
+        change: fn(&mut Value),
+        rate: u32,
+        extra: &[&str],
+    ) -> Result<Stage> {
         let shop = Shop::open(namespace)?;
         if !environment.is_empty() {
             shop.release(environment)?;
             shop.kubectl(&["rollout", "status", "deployment/auth", "--timeout=90s"])?;
         }
-        shop.rollout(steps, |_| {})?;
+        shop.rollout(steps, change)?;
         shop.idle()?;
-        let load = Load::start(&self.gateway, &shop.host, RATE, LONGEST, &[])?;
+        let load = Load::start(&self.gateway, &shop.host, rate, LONGEST, extra)?;
         let mut stage = Stage::new(shop, load)?;
         stage.tells = false;
         Ok(stage)

@@ -1,0 +1,135 @@
+//! Healthy releases of each kind, and what else may happen to a healthy service in mid-run: how many requests are lost.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use serin_e2e::{
+    Result,
+    cluster::kubectl,
+    figure::{Bound, Figure},
+    stage::Stage,
+};
+
+use super::{Measured, NEVER_SLOW, count, ended};
+
+/// Requests of each story.
+const REQUESTS: usize = 20_000;
+/// Requests per second.
+const RATE: u32 = 400;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// One story.
+struct Story {
+    what: &'static str,
+    steps: Value,
+    /// Of the Rollout.
+    change: fn(&mut Value),
+    /// Further arguments of the load.
+    load: &'static [&'static str],
+    /// What happens in mid-run.
+    meanwhile: fn(&Stage) -> Result<()>,
+}
+
+/// Weights that take some 20 s.
+fn weights() -> Value {
+    json!([{"weight": 10, "bake": "10s"}, {"weight": 50, "bake": "10s"}])
+}
+
+fn stories() -> Vec<Story> {
+    let plain = Story { what: "", steps: weights(), change: |_| {}, load: &[], meanwhile: |_| Ok(()) };
+    vec![
+        Story { what: "restart", ..plain },
+        Story {
+            what: "sticky",
+            steps: weights(),
+            change: |rollout| rollout["spec"]["sticky"] = json!({}),
+            load: &["--users", "400"],
+            ..plain
+        },
+        Story { what: "blue/green", steps: json!([{"blueGreen": {"keepOldFor": "15s"}, "bake": "5s"}]), ..plain },
+        Story {
+            what: "match",
+            steps: json!([{"match": [{"headers": [{"name": "x-tester", "value": "yes"}]}], "bake": "10s"}, {"weight": 50, "bake": "10s"}]),
+            load: &["--header", "x-tester:yes"],
+            ..plain
+        },
+        Story {
+            what: "mirror",
+            steps: json!([{"mirror": {"percent": 100}, "bake": "10s"}, {"weight": 50, "bake": "10s"}]),
+            ..plain
+        },
+        Story {
+            what: "share of pods",
+            steps: json!([{"weight": 20, "bake": "10s"}, {"weight": 50, "bake": "10s"}]),
+            change: |rollout| {
+                rollout["spec"].as_object_mut().map(|spec| spec.remove("routes"));
+            },
+            ..plain
+        },
+        Story { what: "scaled up and down", steps: weights(), meanwhile: scaled, ..plain },
+        Story { what: "pods evicted", steps: weights(), meanwhile: evicted, ..plain },
+    ]
+}
+
+/// By an HPA, or a person: it is the same subresource.
+fn scaled(stage: &Stage) -> Result<()> {
+    for replicas in ["8", "3"] {
+        stage.shop.kubectl(&["scale", "deployment/auth", "--replicas", replicas])?;
+        std::thread::sleep(Duration::from_secs(6));
+    }
+    Ok(())
+}
+
+/// One pod after the other, of both versions, as a drain does it.
+fn evicted(stage: &Stage) -> Result<()> {
+    let namespace = stage.shop.namespace.as_str();
+    let names = kubectl(&["-n", namespace, "get", "pods", "-l", "app=auth", "-o", "name"])?;
+    for pod in names.lines().filter_map(|name| name.strip_prefix("pod/")) {
+        let eviction =
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}});
+        match evict(namespace, pod, &eviction) {
+            // The run has gone on meanwhile, and needs this pod no more.
+            Err(error) if error.contains("NotFound") => continue,
+            evicted => evicted?,
+        }
+        stage.shop.kubectl(&["wait", "pods", "-l", "app=auth", "--for=condition=Ready", "--timeout=30s"]).ok();
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Ok(())
+}
+
+fn evict(namespace: &str, pod: &str, eviction: &Value) -> Result<()> {
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
+    serin_e2e::cluster::kubectl_with(&["create", "--raw", &path, "-f", "-"], &eviction.to_string()).map(drop)
+}
+
+impl Measured {
+    /// Each story with 20,000 requests and more.
+    pub(super) fn lost(&mut self) -> Result<()> {
+        for story in stories() {
+            self.story(&story)?;
+        }
+        Ok(())
+    }
+
+    fn story(&mut self, story: &Story) -> Result<()> {
+        let namespace = format!("figures-{}", story.what.replace([' ', '/'], "-"));
+        let mut stage = self.stage_with(&namespace, &[], &story.steps, story.change, RATE, story.load)?;
+        let began = stage.begin();
+        stage.shop.kubectl(&["rollout", "restart", "deployment/auth"])?;
+        stage.follow("traffic", MINUTE, |view| view.phase == "Shifting")?;
+        (story.meanwhile)(&stage)?;
+        let end = stage.follow_to_the_end()?;
+        let mut seen = stage.exposure(began, "", NEVER_SLOW)?;
+        // The pods of the version before are gone, and what is left of the load has the new one.
+        while seen.requests < REQUESTS {
+            std::thread::sleep(Duration::from_secs(1));
+            seen = stage.exposure(began, "", NEVER_SLOW)?;
+        }
+        let note = format!("of {}", seen.requests);
+        self.tell(Figure::new(format!("{}: promoted", story.what), Bound::Exactly(1.0), [ended(&end, "Succeeded")]));
+        let failed = Figure::new(format!("{}: failed requests", story.what), Bound::Exactly(0.0), [count(seen.failed)]);
+        self.tell(failed.note(note));
+        Ok(())
+    }
+}
