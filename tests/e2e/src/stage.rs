@@ -15,8 +15,6 @@ use crate::{
 
 /// A release ends within this time, or something is wrong.
 const RELEASE: Duration = Duration::from_secs(180);
-/// One that was hit by an outage: as long as stable's bad minute is part of the step, more requests are needed.
-const AFTER_OUTAGE: Duration = Duration::from_secs(720);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Weight of the canary since a moment.
@@ -107,11 +105,7 @@ impl Stage {
 
     /// Follows it to its end.
     pub fn follow_to_the_end(&mut self) -> Result<View> {
-        self.follow_to_the_end_within(RELEASE)
-    }
-
-    fn follow_to_the_end_within(&mut self, within: Duration) -> Result<View> {
-        let view = self.follow("the release to end", within, View::has_ended)?;
+        let view = self.follow("the release to end", RELEASE, View::has_ended)?;
         self.last_run.clone_from(&view.run);
         Ok(view)
     }
@@ -167,7 +161,7 @@ impl Stage {
         })?;
         let over = now();
         self.say("the outage is over");
-        let end = self.follow_to_the_end_within(AFTER_OUTAGE)?;
+        let end = self.follow_to_the_end()?;
         Ok(Outage { held: held.is_ok(), over, end })
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use serin_e2e::{
     Result,
-    cluster::kubectl,
+    cluster::kubectl_with,
     figure::{Bound, Figure},
     stage::Stage,
 };
@@ -82,25 +82,26 @@ fn scaled(stage: &Stage) -> Result<()> {
 
 /// One pod after the other, of both versions, as a drain does it.
 fn evicted(stage: &Stage) -> Result<()> {
-    let namespace = stage.shop.namespace.as_str();
-    let names = kubectl(&["-n", namespace, "get", "pods", "-l", "app=auth", "-o", "name"])?;
+    let shop = &stage.shop;
+    let names = shop.kubectl(&["get", "pods", "-l", "app=auth", "-o", "name"])?;
     for pod in names.lines().filter_map(|name| name.strip_prefix("pod/")) {
-        let eviction =
-            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}});
-        match evict(namespace, pod, &eviction) {
+        match evict(&shop.namespace, pod) {
             // The run has gone on meanwhile, and needs this pod no more.
             Err(error) if error.contains("NotFound") => continue,
             evicted => evicted?,
         }
-        stage.shop.kubectl(&["wait", "pods", "-l", "app=auth", "--for=condition=Ready", "--timeout=30s"]).ok();
+        // An error is a pod that went while it was waited for.
+        shop.kubectl(&["wait", "pods", "-l", "app=auth", "--for=condition=Ready", "--timeout=30s"]).ok();
         std::thread::sleep(Duration::from_secs(1));
     }
     Ok(())
 }
 
-fn evict(namespace: &str, pod: &str, eviction: &Value) -> Result<()> {
+fn evict(namespace: &str, pod: &str) -> Result<()> {
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}});
     let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
-    serin_e2e::cluster::kubectl_with(&["create", "--raw", &path, "-f", "-"], &eviction.to_string()).map(drop)
+    kubectl_with(&["create", "--raw", &path, "-f", "-"], &eviction.to_string()).map(drop)
 }
 
 impl Measured {
@@ -120,16 +121,14 @@ impl Measured {
         stage.follow("traffic", MINUTE, |view| view.phase == "Shifting")?;
         (story.meanwhile)(&stage)?;
         let end = stage.follow_to_the_end()?;
-        let mut seen = stage.exposure(began, "", NEVER_SLOW)?;
-        // The pods of the version before are gone, and what is left of the load has the new one.
-        while seen.requests < REQUESTS {
-            std::thread::sleep(Duration::from_secs(1));
-            seen = stage.exposure(began, "", NEVER_SLOW)?;
-        }
-        let note = format!("of {}", seen.requests);
-        self.tell(Figure::new(format!("{}: promoted", story.what), Bound::Exactly(1.0), [ended(&end, "Succeeded")]));
-        let failed = Figure::new(format!("{}: failed requests", story.what), Bound::Exactly(0.0), [count(seen.failed)]);
-        self.tell(failed.note(note));
+        // Whether the load keeps its rate is shown by the count of its requests.
+        let lasting = Duration::from_secs_f64(count(REQUESTS) / f64::from(RATE));
+        std::thread::sleep(lasting.saturating_sub(stage.took()));
+        let seen = stage.exposure(began, "", NEVER_SLOW)?;
+        let mut tell = |what, bound, value| self.tell(Figure::new(format!("{}: {what}", story.what), bound, [value]));
+        tell("promoted", Bound::Exactly(1.0), ended(&end, "Succeeded"));
+        tell("requests in this story", Bound::AtLeast(count(REQUESTS)), count(seen.requests));
+        tell("failed requests", Bound::Exactly(0.0), count(seen.failed));
         Ok(())
     }
 }
