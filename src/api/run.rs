@@ -284,6 +284,8 @@ pub enum WaitingReason {
     Paused,
     /// Canary pods are not ready yet.
     Capacity,
+    /// A ResourceQuota has no room for canary pods.
+    Quota,
     /// The gateway has not accepted the route yet.
     Route,
     /// Somebody took the canary out of the route; it is in it again, at weight 0, for the gateway to learn of it.

@@ -35,7 +35,7 @@ pub struct StepSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bake: Option<Millis>,
     /// Canary pods in this step, a number or a percent of the Deployment's replicas, at most limits.surge. Left out: as
-    /// many as the weight needs.
+    /// many as the weight needs, and two at least where the Deployment has two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<Pods>,
     /// Waits until a person approves: kubectl serin approve.

@@ -88,7 +88,7 @@ pub enum Step {
         lets: Lets,
         /// At least.
         bake: Millis,
-        /// Canary pods; `None`: as many as the weight needs.
+        /// Canary pods; `None`: as many as the weight needs, two at least.
         pods: Option<Pods>,
     },
     /// Ask a person.

@@ -17,6 +17,8 @@ use crate::{
 pub(super) const DEADLINE: &str = "ProgressDeadlineExceeded";
 /// Begins its message when it is ours.
 pub(super) const OURS: &str = "Serin: ";
+/// In the API server's words when a ResourceQuota has no room for a pod.
+const OVER_QUOTA: &str = "exceeded quota";
 
 /// What the counts say, put beside the objects.
 #[derive(Clone, Debug, Default)]
@@ -142,10 +144,12 @@ fn arm(world: &World, hash: &str, run: &RolloutRun) -> Option<Arm> {
         wanted: set.spec.replicas,
         pods: count(staying.count()),
         ready: count(pods.iter().filter(|pod| pod.is_ready()).count()),
+        available: set.status.available_replicas,
         restarts: pods.iter().map(|pod| pod.restarts()).sum(),
         blocked: failure
             .map(|condition| condition.message.clone())
             .or_else(|| pods.iter().find_map(|pod| pod.blocked().or_else(|| unscheduled(pod)))),
+        no_room: failure.map(|condition| &condition.message).filter(|why| why.contains(OVER_QUOTA)).cloned(),
     })
 }
 
@@ -219,6 +223,15 @@ pub fn troubles(world: &World, run: Option<&RolloutRun>) -> Vec<Trouble> {
             reasons::NO_REVISION_HISTORY,
             format!(
                 "Deployment {name} has revisionHistoryLimit 0, so there is nothing to go back to: set it to 1 or more"
+            ),
+        );
+    }
+    if deployment.spec.strategy["type"] == "Recreate" {
+        say(
+            reasons::RECREATE_STRATEGY,
+            format!(
+                "Deployment {name} has strategy Recreate, so two versions must not run at once, and with a canary they do: \
+                 set spec.strategy.type to RollingUpdate, or release it without Serin"
             ),
         );
     }

@@ -73,6 +73,8 @@ reasons! {
     WORKLOAD_TAKEN = "WorkloadTaken";
     /// revisionHistoryLimit is 0.
     NO_REVISION_HISTORY = "NoRevisionHistory";
+    /// The strategy is Recreate.
+    RECREATE_STRATEGY = "RecreateStrategy";
     /// No such Service.
     SERVICE_MISSING = "ServiceMissing";
     /// The Service does not select the pods.

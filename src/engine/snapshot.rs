@@ -87,12 +87,16 @@ pub struct Arm {
     pub wanted: i32,
     /// Pods that are there and not going.
     pub pods: i32,
-    /// Ready ones.
+    /// Ready ones, those that are going left out.
     pub ready: i32,
+    /// Ready for `minReadySeconds`, as the ReplicaSet's status has it.
+    pub available: i32,
     /// Restarts of its pods' containers.
     pub restarts: u32,
     /// What keeps pods from being made or started, in Kubernetes' words.
     pub blocked: Option<String>,
+    /// A ResourceQuota has no room for its pods: in Kubernetes' words.
+    pub no_room: Option<String>,
 }
 
 /// Who owns a ReplicaSet.

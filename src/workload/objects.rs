@@ -103,6 +103,7 @@ pub struct ReplicaSetSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct ReplicaSetStatus {
     pub replicas: i32,
+    pub available_replicas: i32,
     pub conditions: Vec<StatusCondition>,
 }
 

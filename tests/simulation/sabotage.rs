@@ -109,6 +109,9 @@ fn all_ready(world: &mut World) {
         let name = &pod.metadata.name;
         endpoints.push(json!({"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "targetRef": {"name": name}}));
     }
+    for set in world.replica_sets.iter_mut().filter(|set| serin::workload::hash_of(set) == Some(&hash)) {
+        set.status.available_replicas = set.spec.replicas;
+    }
     let service = format!("{apex}-canary");
     let slice = json!({
         "metadata": {"name": service, "labels": {"kubernetes.io/service-name": service}},

@@ -9,6 +9,8 @@ mod promote;
 mod retreat;
 mod rollback;
 mod shift;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use jiff::Timestamp;
@@ -80,6 +82,11 @@ impl Move {
     fn wait(mut self, reason: WaitingReason, message: impl Into<String>) -> Self {
         self.waiting = Some((reason, message.into()));
         self
+    }
+    /// Wait for so many canary pods.
+    fn wait_for_pods(self, view: &View<'_>, pods: i32) -> Self {
+        let (reason, message) = view.short_of(pods);
+        self.wait(reason, message)
     }
     fn note(mut self, warning: bool, reason: &'static str, message: impl Into<String>) -> Self {
         self.notes.push(Note { warning, reason, message: message.into() });
@@ -233,11 +240,20 @@ fn record_contests(view: &View<'_>, status: &mut RolloutRunStatus) -> Vec<Note> 
 fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<Note> {
     let loud = |reason| {
         use WaitingReason::{
-            Approval, Blocked, FewRequests, Gate, NoData, Paused, RouteContested, SharedFault, StepTimeout,
+            Approval, Blocked, FewRequests, Gate, NoData, Paused, Quota, RouteContested, SharedFault, StepTimeout,
         };
         matches!(
             reason,
-            Approval | Gate | Blocked | FewRequests | NoData | Paused | RouteContested | SharedFault | StepTimeout
+            Approval
+                | Gate
+                | Blocked
+                | FewRequests
+                | NoData
+                | Paused
+                | Quota
+                | RouteContested
+                | SharedFault
+                | StepTimeout
         )
     };
     let was = before.waiting.as_ref().map(|waiting| waiting.reason).filter(|reason| loud(*reason));

@@ -59,14 +59,16 @@ fn grow(view: &View<'_>, stay: Move) -> Move {
     let pods = view.replicas().max(1);
     let mut stay = full_size(view, stay.act(view.pins(&view.spec.from.hash)));
     if view.routed() {
-        stay = stay.act(view.weights(view.before.weight.share()));
+        // All canary pods may go just now: the next weight is that of the switch.
+        stay.wanted = if view.canary_ready() == 0 { Share::NONE } else { view.before.weight.share() };
+        let wanted = stay.wanted;
+        stay = stay.act(view.weights(wanted));
     }
-    let ready = view.canary_ready();
     if view.spec.paused {
         return stay.wait(WaitingReason::Paused, "paused by a person (spec.paused) before the promotion");
     }
-    if ready < pods {
-        return stay.wait(WaitingReason::Capacity, format!("{ready} of {pods} pods of the new version are ready"));
+    if view.canary_available() < pods {
+        return stay.wait_for_pods(view, pods);
     }
     stay.at_stage(if view.routed() { Stage::Switch } else { Stage::HandOver })
 }
@@ -125,11 +127,11 @@ fn quiet(view: &View<'_>, stay: Move) -> Move {
 fn unroute(view: &View<'_>, stay: Move) -> Move {
     let stay = full_size(view, stay).act(view.pins(&view.spec.to.hash));
     if view.route_is_clear() && view.routes_accepted() {
-        let (ready, pods) = (view.canary_ready(), view.replicas());
+        let pods = view.replicas();
         let next = if keep_old_for(view).0 > 0 { Stage::Keep } else { Stage::HandOver };
-        return match ready >= pods {
+        return match view.canary_available() >= pods {
             true => stay.at_stage(next),
-            false => stay.wait(WaitingReason::Capacity, format!("{ready} of {pods} pods of the new version are ready")),
+            false => stay.wait_for_pods(view, pods),
         };
     }
     let clear = (!view.route_is_clear()).then_some(Action::ClearRoutes);
@@ -167,10 +169,10 @@ fn hand_over(view: &View<'_>, stay: Move) -> Move {
     match view.canary().map(|arm| arm.owner) {
         Some(ArmOwner::Run | ArmOwner::Borrowed) => {
             let replicas = view.replicas().max(1);
-            if view.canary().is_some_and(|arm| arm.wanted != replicas || arm.ready < replicas) {
-                // The Deployment was scaled just now: it takes a ReplicaSet that is saturated.
-                return full_size(view, stay)
-                    .wait(WaitingReason::Capacity, "the Deployment was scaled: following before the handover");
+            if view.canary().is_some_and(|arm| arm.wanted != replicas || arm.ready.min(arm.available) < replicas) {
+                // The Deployment was scaled, or lost pods, just now: it takes over at once what is saturated, and would
+                // scale both versions in proportion else.
+                return full_size(view, stay).wait_for_pods(view, replicas);
             }
             stay.act([Action::HandOver]).wait(WaitingReason::Workload, "handing the ReplicaSet to the Deployment")
         }

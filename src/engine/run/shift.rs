@@ -105,9 +105,8 @@ fn prepare(view: &View<'_>) -> Move {
     }
     let pods = view.step_pods(1);
     stay = stay.act(view.canary_of(pods));
-    let ready = view.canary_ready();
-    if ready < pods {
-        return stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods));
+    if view.canary_available() < pods {
+        return stay.wait_for_pods(view, pods);
     }
     if view.routed() {
         stay = stay.act((!view.introduced()).then_some(Action::AddToRoutes));
@@ -142,7 +141,7 @@ fn walk(view: &View<'_>) -> Move {
     let step = before.step.max(1);
     let target = view.step_share(step);
     let pods = view.step_pods(step);
-    let ready = view.canary_ready();
+    let (ready, enough) = (view.canary_ready(), view.canary_available() >= pods);
     let mut stay = Move::stay(view);
     stay.step = step;
     stay = stay.act(view.hold());
@@ -158,7 +157,7 @@ fn walk(view: &View<'_>) -> Move {
     stay.wanted = match () {
         () if ready == 0 => Share::NONE,
         () if view.routed() && !view.pinned_to(&view.spec.from.hash) => had.least(target),
-        () if reached || ready >= pods && !view.spec.paused => target,
+        () if reached || enough && !view.spec.paused => target,
         () => had.least(target),
     };
     let wanted = stay.wanted;
@@ -167,13 +166,13 @@ fn walk(view: &View<'_>) -> Move {
         return stay.wait(WaitingReason::Introduction, "introducing the canary to the gateway again, at weight 0");
     }
     stay = stay.act(view.weights(wanted));
-    let small = target.is_none() && ready < pods;
+    let small = target.is_none() && !enough;
     if wanted != target || small {
         return match view.spec.paused && ready > 0 {
             true => {
                 stay.wait(WaitingReason::Paused, format!("paused by a person (spec.paused) on the way to {target}"))
             }
-            false => stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods)),
+            false => stay.wait_for_pods(view, pods),
         };
     }
     if view.routed() && (!view.shows(target) || !view.routes_accepted()) {
@@ -182,11 +181,11 @@ fn walk(view: &View<'_>) -> Move {
             format!("waiting for the gateway to accept {target}: {}", view.route_message()),
         );
     }
-    if !view.routed() && ready < pods {
+    if !view.routed() && !enough {
         return match view.spec.paused {
             // The share of pods is the weight, which a pause holds.
             true => stay.wait(WaitingReason::Paused, "paused by a person (spec.paused)"),
-            false => stay.wait(WaitingReason::Capacity, capacity_words(view, ready, pods)),
+            false => stay.wait_for_pods(view, pods),
         };
     }
     if before.step_since.is_none() {
@@ -367,9 +366,4 @@ fn words(lets: &Lets, weight: u32) -> String {
         Lets::Mirror(mirror) => format!("copies of {} % of the requests", mirror.percent),
         Lets::Preview(_) => "a preview of full size".to_owned(),
     }
-}
-
-fn capacity_words(view: &View<'_>, ready: i32, pods: i32) -> String {
-    let blocked = view.canary().and_then(|arm| arm.blocked.as_ref()).map(|why| format!(": {why}")).unwrap_or_default();
-    format!("{ready} of {pods} canary pods are ready{blocked}")
 }

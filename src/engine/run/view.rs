@@ -72,6 +72,28 @@ impl View<'_> {
         pods.min(i32::try_from(endpoints).unwrap_or(i32::MAX))
     }
 
+    /// Of these, the ones that have been ready for the Deployment's `minReadySeconds`: enough of them let the weight
+    /// grow. It shrinks by [`canary_ready`](Self::canary_ready).
+    pub fn canary_available(&self) -> i32 {
+        self.canary_ready().min(self.canary().map_or(0, |arm| arm.available))
+    }
+
+    /// Why there are not so many canary pods yet. A quota's refusal is no fault of the new version: it is no case for
+    /// `readyWithin`.
+    pub fn short_of(&self, pods: i32) -> (WaitingReason, String) {
+        let (ready, available) = (self.canary_ready(), self.canary_available());
+        let canary = self.canary();
+        let (reason, why) = match canary.and_then(|arm| arm.no_room.as_ref()) {
+            Some(why) => (WaitingReason::Quota, Some(why)),
+            None => (WaitingReason::Capacity, canary.and_then(|arm| arm.blocked.as_ref())),
+        };
+        let words = match ready >= pods && available < pods {
+            true => format!("{available} of {pods} canary pods are ready for minReadySeconds"),
+            false => format!("{ready} of {pods} canary pods are ready"),
+        };
+        (reason, why.map_or(words.clone(), |why| format!("{words}: {why}")))
+    }
+
     fn past_repin(&self) -> bool {
         self.phase() == Phase::Promoting && self.before.stage >= Some(Stage::Return)
     }

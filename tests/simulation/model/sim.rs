@@ -485,8 +485,7 @@ impl Sim {
         };
         match run.text("/status/waiting/reason") {
             "Paused" if !is_terminal(&run) => self.act(&Deed::Pause(false)),
-            // From here on it can't go back.
-            "Capacity" if run.text("/status/stage") == "HandOver" => self.cluster.quota = None,
+            "Quota" if !is_terminal(&run) => self.cluster.quota = None,
             "Approval" if !is_terminal(&run) => self.act(&Deed::Approve),
             _ => {}
         }
