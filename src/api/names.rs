@@ -24,6 +24,11 @@ pub const HASH_LABEL: &str = "pod-template-hash";
 /// Kubernetes' revision of a Deployment's ReplicaSet.
 pub const REVISION_ANNOTATION: &str = "deployment.kubernetes.io/revision";
 
+/// The route of a preview with a host name of its own.
+pub fn preview_route(service: &str) -> String {
+    format!("{service}-preview")
+}
+
 /// The Service of the canary arm. Kubernetes limits Service names to 63 characters.
 pub fn canary_service(service: &str) -> String {
     let kept: String = service.chars().take(63 - "-canary".len()).collect();

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     gates::GateSpec,
-    run::{Phase, SloStatus, Weight},
+    run::{Phase, Share, SloStatus, Weight},
     steps::{Pods, StepSpec, Sticky},
     values::{Millis, Pattern, Percent},
 };
@@ -122,6 +122,27 @@ pub struct RolloutSpec {
     #[serde(default = "default_history")]
     #[schemars(range(min = 1, max = 100))]
     pub history_limit: u32,
+}
+
+impl RolloutSpec {
+    /// The host name of the preview, if it is to have one.
+    pub fn preview_host(&self) -> Option<&str> {
+        self.steps.iter().find_map(|step| step.blue_green.as_ref()?.preview_host.as_deref())
+    }
+
+    /// What this step (counted from 1) lets the canary have: the last weight and the last match up to it, and its own
+    /// mirror.
+    pub fn share_at(&self, step: u32) -> Share {
+        let mut share = Share::NONE;
+        for (number, step) in (1..=step).zip(&self.steps) {
+            share.mirror = step.mirror.as_ref().map(|_| number);
+            share.weight = step.weight.unwrap_or(share.weight);
+            if let Some(matches) = &step.matches {
+                share.matching = (!matches.is_empty()).then_some(number);
+            }
+        }
+        share
+    }
 }
 
 /// CEL: from 50% to below 100%. Text that is no percent at all is refused by the percent's own rule.

@@ -123,11 +123,19 @@ pub enum Method {
 }
 
 /// A preview of full size, then one switch.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
 pub struct BlueGreen {
+    /// Host name by which the preview is reached while it runs, at the gateways of the first of spec.routes: Serin makes a
+    /// route NAME-preview for it, with the rules of that route that name the Service. No other route may have this host
+    /// name, and the gateways' listeners must take it. Left out: the preview is reached by its Service, NAME-canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$')").message("must be a host name in lower case, such as preview.example.com"))]
+    pub preview_host: Option<String>,
     /// Keeps the old version at full size this long after the switch; until then `kubectl serin abort` is an instant
     /// return.
+    #[serde(default)]
     pub keep_old_for: Millis,
 }
 

@@ -273,12 +273,29 @@ fn steps(spec: &RolloutSpec) -> Result<Vec<Step>, Invalid> {
     }
 }
 
+/// RFC 1123 in lower case, as the Gateway API has host names.
+fn is_host_name(text: &str) -> bool {
+    let of_label = |letter: char| matches!(letter, 'a'..='z' | '0'..='9' | '-');
+    text.len() <= 253
+        && text.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.chars().all(of_label)
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        })
+}
+
 /// Callers get answers of the canary in this step.
 fn is_seen_by_callers(step: &Step) -> bool {
     matches!(step, Step::Bake { lets: Lets::Weight(_) | Lets::Match(_), .. })
 }
 
 fn one_step(field: &str, step: &StepSpec) -> Result<Step, Invalid> {
+    let host = step.blue_green.as_ref().and_then(|preview| preview.preview_host.as_deref());
+    if let Some(host) = host.filter(|host| !is_host_name(host)) {
+        let field = format!("{field}.blueGreen.previewHost");
+        return Err(invalid(field, "a host name in lower case, such as preview.example.com", host));
+    }
     let lets = [
         step.weight.map(Lets::Weight),
         step.matches.clone().map(Lets::Match),
@@ -329,7 +346,7 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named_with_what_it_should_be() {
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 11] = [
             ("weight before", |v| v["steps"] = json!([{"weight": 25}, {"weight": 5}])),
             ("from 1 to 100", |v| v["steps"] = json!([{"weight": 101}])),
             ("at least one step", |v| v["steps"] = json!([])),
@@ -339,6 +356,14 @@ mod tests {
             ("from 1 to 50", |v| {
                 v["routes"] = json!([]);
                 v["steps"] = json!([{"weight": 60}])
+            }),
+            ("a host name in lower case", |v| {
+                v["steps"] = json!([{"blueGreen": {"previewHost": "Preview.example.com"}}])
+            }),
+            ("a host name in lower case", |v| v["steps"] = json!([{"blueGreen": {"previewHost": "*.example.com"}}])),
+            ("a route, for steps[0]", |v| {
+                v["routes"] = json!([]);
+                v["steps"] = json!([{"blueGreen": {"previewHost": "preview.example.com"}}])
             }),
             ("counter of requests", |v| {
                 v["telemetry"].as_object_mut().expect("object").remove("requests");

@@ -93,6 +93,7 @@ pub fn to_close(world: &World) -> Vec<(&RolloutRun, Action)> {
     let finished = world.runs.iter().filter(|run| phase_of(run).is_terminal());
     let next = |run: &RolloutRun| match () {
         () if owns_canary(world, run) => Some(Action::RemoveCanary),
+        () if world.preview_route(run).is_some() => Some(Action::DeletePreview),
         () if world.canary_service(run).is_some() => Some(Action::DeleteCanaryService),
         () if is_held(run) => Some(Action::RemoveFinalizer),
         () => None,

@@ -6,8 +6,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::{plan::originals, world::World};
 use crate::{
-    api::{RolloutRun, Share, names},
-    engine::{Arm, ArmOwner, Gates, Latch, Pinned, RouteView, Snapshot, Traffic, Trouble, WorkloadView, reasons},
+    api::{RolloutRun, RolloutSpec, Share, names},
+    engine::{
+        Arm, ArmOwner, Gates, Latch, Pinned, PreviewView, RouteView, Snapshot, Traffic, Trouble, WorkloadView, reasons,
+    },
     evidence::Judgement,
     traffic::{self, Service},
     workload::{Deployment, Pod, ReplicaSet, hash_of, owner_of, template},
@@ -15,6 +17,8 @@ use crate::{
 
 /// Reason of the condition that makes `kubectl rollout status` fail.
 pub(super) const DEADLINE: &str = "ProgressDeadlineExceeded";
+/// Stands in for the name of a run to come where room is asked for.
+const LONGEST_RUN: &str = "the-name-of-a-run-that-is-to-come";
 /// Begins its message when it is ours.
 pub(super) const OURS: &str = "Serin: ";
 /// In the API server's words when a ResourceQuota has no room for a pod.
@@ -57,6 +61,10 @@ pub fn observe(world: &World, run: &RolloutRun, seen: &Seen) -> Snapshot {
         services: world.selecting(run).into_iter().map(|service| pinned(world, service)).collect(),
         canary_service,
         routes: routes.collect(),
+        preview: world.preview_route(run).map(|route| {
+            let verdict = traffic::accepted(route);
+            PreviewView { accepted: verdict.is_ok(), message: verdict.err().unwrap_or_default() }
+        }),
         traffic: seen.traffic.clone(),
         judgements: seen.judgements.clone(),
         gates: seen.gates.clone(),
@@ -66,9 +74,7 @@ pub fn observe(world: &World, run: &RolloutRun, seen: &Seen) -> Snapshot {
 
 /// A pre-declared canary reference at weight 0 is how its owner wrote the route: nothing of ours is in it.
 fn declared_as_none(route: &traffic::Route, known: &traffic::Originals, share: Option<Share>) -> Option<Share> {
-    let prefix = format!("{}/", route.metadata.name.as_deref().unwrap_or_default());
-    let declared = known.iter().any(|(key, value)| key.starts_with(&prefix) && value == "declared");
-    share.filter(|share| !(declared && share.is_none()))
+    share.filter(|share| !(traffic::is_declared(route, known) && share.is_none()))
 }
 
 /// The Deployment.
@@ -297,8 +303,17 @@ pub fn troubles(world: &World, run: Option<&RolloutRun>) -> Vec<Trouble> {
                     ),
                 );
             }
-            Some(_) => {}
+            Some(route) => {
+                let name = run.and_then(|run| run.metadata.name.as_deref()).unwrap_or(LONGEST_RUN);
+                let known = run.map(originals).unwrap_or_default();
+                if let Err(no_room) = traffic::room(route, spec, name, &known) {
+                    say(reasons::ROUTE_FULL, format!("{} {}: {no_room}", wanted.kind, wanted.name));
+                }
+            }
         }
+    }
+    if let Some(message) = preview_taken(world, spec) {
+        say(reasons::PREVIEW_TAKEN, message);
     }
     let port = &spec.telemetry.scrape.port;
     if template::port(&deployment.spec.template, port).is_none() {
@@ -312,6 +327,30 @@ pub fn troubles(world: &World, run: Option<&RolloutRun>) -> Vec<Trouble> {
         );
     }
     troubles
+}
+
+/// Another route stands where the preview's is to be.
+fn preview_taken(world: &World, spec: &RolloutSpec) -> Option<String> {
+    let host = spec.preview_host()?;
+    let kind = &spec.routes.first()?.kind;
+    let name = names::preview_route(&spec.service);
+    let mut others = world.routes.iter().filter(|route| {
+        let labels = route.metadata.labels.as_ref();
+        labels.is_none_or(|labels| !labels.contains_key(names::RUN_LABEL))
+    });
+    let taken = others.find(|route| {
+        traffic::has_host(route, host) || route.kind.as_str() == kind && route.metadata.name.as_ref() == Some(&name)
+    })?;
+    let (kind, other) = (taken.kind.as_str(), taken.metadata.name.as_deref().unwrap_or_default());
+    Some(match traffic::has_host(taken, host) {
+        true => format!(
+            "{kind} {other} has the host name {host}, which is to be the preview's alone: choose another previewHost, or take \
+             it out of that route"
+        ),
+        false => {
+            format!("{kind} {other} has the name that the preview's route needs: rename it, or leave out previewHost")
+        }
+    })
 }
 
 /// How the chart has set the latch up.

@@ -89,6 +89,11 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
         Action::ReturnBorrowed => Ok(return_borrowed(world)),
         Action::AddToRoutes => Ok(set_share(world, run_of()?, None)),
         Action::SetWeight(share) => Ok(set_share(world, run_of()?, Some(*share))),
+        Action::EnsurePreview => ensure_preview(world, run_of()?),
+        Action::DeletePreview => {
+            let route = world.preview_route(run_of()?);
+            Ok(route.map(|route| Write::delete(route.kind.into(), &route.metadata)).into_iter().collect())
+        }
         Action::Disown => Ok(disown(world, run_of()?)),
         Action::ClearRoutes => Ok(clear_routes(world, run_of()?)),
         Action::HandOver => {
@@ -250,7 +255,7 @@ fn return_borrowed(world: &World) -> Vec<Write> {
 /// How the routes were before the run, as its status has it.
 pub(super) fn originals(run: &RolloutRun) -> Originals {
     let kept = run.status.as_ref().map(|status| &status.original_weights);
-    kept.into_iter().flatten().filter_map(|(key, text)| Some((key.clone(), serde_json::from_str(text).ok()?))).collect()
+    kept.map(|kept| traffic::read_originals(kept, &run.spec.policy.routes)).unwrap_or_default()
 }
 
 /// `None` adds the canary's reference at weight 0 where there is none.
@@ -288,6 +293,18 @@ fn set_share(world: &World, run: &RolloutRun, share: Option<Share>) -> Vec<Write
         );
     }
     writes
+}
+
+fn ensure_preview(world: &World, run: &RolloutRun) -> Result<Vec<Write>, PlanError> {
+    let policy = &run.spec.policy;
+    let Some(host) = policy.preview_host().filter(|_| world.preview_route(run).is_none()) else {
+        return Ok(Vec::new());
+    };
+    let route = policy.routes.first().and_then(|wanted| world.routes.iter().find(|route| route.is(wanted)));
+    let route = route.ok_or_else(|| missing("preview", "the first of spec.routes"))?;
+    let body = traffic::preview(route, host, run, &originals(run));
+    let name = names::preview_route(&policy.service);
+    Ok(vec![Write { kind: route.kind.into(), name, verb: Verb::Create(body) }])
 }
 
 fn clear_routes(world: &World, run: &RolloutRun) -> Vec<Write> {

@@ -28,7 +28,7 @@ pub struct World {
     pub services: Vec<Service>,
     /// EndpointSlices of the namespace.
     pub endpoint_slices: Vec<EndpointSlice>,
-    /// The policy's routes, as far as they exist.
+    /// Routes of the namespace, of the kinds that the policy names.
     pub routes: Vec<Route>,
 }
 
@@ -153,6 +153,15 @@ impl World {
         let service = self.service(&names::canary_service(&run.spec.policy.service))?;
         let label = service.metadata.labels.as_ref()?.get(names::RUN_LABEL)?;
         (Some(label) == run.metadata.name.as_ref()).then_some(service)
+    }
+    /// The route of the preview's host name, if it belongs to this run.
+    pub fn preview_route(&self, run: &RolloutRun) -> Option<&Route> {
+        let name = names::preview_route(&run.spec.policy.service);
+        self.routes.iter().find(|route| {
+            let labels = route.metadata.labels.as_ref();
+            let of = labels.and_then(|labels| labels.get(names::RUN_LABEL));
+            route.metadata.name.as_ref() == Some(&name) && of.is_some() && of == run.metadata.name.as_ref()
+        })
     }
     /// Services that select the workload's pods, the apex first, those of the canary and opted-out ones left out.
     pub fn selecting(&self, run: &RolloutRun) -> Vec<&Service> {

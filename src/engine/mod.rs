@@ -11,7 +11,9 @@ mod weight;
 
 pub use govern::{Governance, Governed, LastRun, Latch, govern};
 pub use run::decide;
-pub use snapshot::{Arm, ArmOwner, GateAnswer, Gates, Pinned, RouteView, Snapshot, Traffic, Trouble, WorkloadView};
+pub use snapshot::{
+    Arm, ArmOwner, GateAnswer, Gates, Pinned, PreviewView, RouteView, Snapshot, Traffic, Trouble, WorkloadView,
+};
 pub use weight::canary_replicas;
 
 use crate::api::{RolloutRunStatus, Share};
@@ -63,6 +65,10 @@ pub enum Action {
     AddToRoutes,
     /// Give the canary this share of requests in every rule of the routes that names the apex.
     SetWeight(Share),
+    /// Have the route of the preview's host name.
+    EnsurePreview,
+    /// Delete it.
+    DeletePreview,
     /// Take the canary's reference out of the routes and put the weights back.
     ClearRoutes,
     /// Give up the ownership of fields of routes and Services that were put back, so that their owners can apply them

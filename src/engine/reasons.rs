@@ -85,6 +85,10 @@ reasons! {
     ROUTE_MISSING = "RouteMissing";
     /// The route does not name the Service.
     ROUTE_MISMATCH = "RouteDoesNotNameService";
+    /// The route can't hold what a step puts into it.
+    ROUTE_FULL = "RouteHasNoRoom";
+    /// Another route has the preview's host name, or its name.
+    PREVIEW_TAKEN = "PreviewTaken";
     /// The container port for metrics is not there.
     METRICS_PORT_MISSING = "MetricsPortMissing";
     /// An action failed.

@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub canary_service: Option<usize>,
     /// The routes, in the policy's order. Empty in a run without routes.
     pub routes: Vec<RouteView>,
+    /// The route of the preview's host name; `None` if there is none of this run.
+    pub preview: Option<PreviewView>,
     /// What was counted.
     pub traffic: Traffic,
     /// Verdicts on the SLOs, in the policy's order. Empty before the first counts.
@@ -150,6 +152,15 @@ pub struct RouteView {
     pub message: String,
     /// Field manager that changed it last, if not Serin.
     pub changed_by: Option<String>,
+}
+
+/// The route of a preview's host name.
+#[derive(Clone, Debug, Default)]
+pub struct PreviewView {
+    /// Every gateway it is attached to has accepted it.
+    pub accepted: bool,
+    /// What a gateway said otherwise.
+    pub message: String,
 }
 
 /// What was counted.

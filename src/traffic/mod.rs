@@ -5,9 +5,13 @@
 
 mod extra;
 mod objects;
+mod preview;
+mod room;
 mod route;
 mod service;
 
 pub use objects::{GrpcRoute, HttpRoute, Route, RouteKind, Service, ServiceSpec, changed_by, disown, is_owned};
-pub use route::{Originals, Wanted, accepted, clear, rules_of, set_share, shown};
+pub use preview::{has_host, preview};
+pub use room::{NoRoom, TooMuch, room};
+pub use route::{Originals, Wanted, accepted, clear, is_declared, read_originals, rules_of, set_share, shown};
 pub use service::{canary, pin, pinned, ready_by_hash, unpin};

@@ -2,7 +2,8 @@
 //!
 //! In each rule that names the apex the canary's reference stands beside the apex's. Where a rule has other backends too,
 //! the apex's part is divided: with weight W and W + others = total, the canary gets its percent of W and the others keep
-//! their share exactly, because every weight of the rule is multiplied by 100 first.
+//! their share exactly, because every weight of the rule is multiplied by 100 first. (Weights above 10,000 are made
+//! smaller in proportion, as the Gateway API has none above 1,000,000.)
 //!
 //! Requests that a weight alone can't choose (match, mirror, sticky) get rules of their own before such a rule: a copy of
 //! it with narrower matches. They are known again by what they say, so that nothing has to be remembered: they name
@@ -14,11 +15,31 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{extra, objects::Route};
-use crate::api::{Mirror, RequestMatch, RolloutRun, Share, names};
+use crate::api::{Mirror, RequestMatch, RolloutRun, RolloutSpec, RouteRef, Share, names};
 
-/// How the route was before the run: "ROUTE/RULE/REFERENCE" to the weight as written (`null`: none; `"declared"`: a
-/// canary reference that stood there), "ROUTE/rule/DIGEST" to `"declared"` for a whole rule that names the canary only.
+/// How the routes were before the run: "KIND/NAME/RULE/REFERENCE" to the weight as written (`null`: none; `"declared"`: a
+/// canary reference that stood there), "KIND/NAME/rule/DIGEST" to `"declared"` for a whole rule that names the canary
+/// only.
 pub type Originals = BTreeMap<String, Value>;
+
+/// Originals as a run's status has them. Runs of an earlier Serin have keys without the kind: they are read as each
+/// route's of that name in the policy.
+pub fn read_originals(kept: &BTreeMap<String, String>, routes: &[RouteRef]) -> Originals {
+    let mut originals = Originals::new();
+    for (key, text) in kept {
+        let Ok(value) = serde_json::from_str::<Value>(text) else { continue };
+        let with_kind = routes.iter().any(|route| key.starts_with(&format!("{}/", route.kind)));
+        if with_kind {
+            originals.insert(key.clone(), value);
+            continue;
+        }
+        let named = routes.iter().filter(|route| key.starts_with(&format!("{}/", route.name)));
+        for route in named {
+            originals.entry(format!("{}/{key}", route.kind)).or_insert_with(|| value.clone());
+        }
+    }
+    originals
+}
 
 /// Gateway API limits weights to this.
 const MAX_WEIGHT: u64 = 1_000_000;
@@ -43,7 +64,11 @@ pub struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     /// What this run wants with this share.
     pub fn of(run: &'a RolloutRun, share: Share) -> Self {
-        let policy = &run.spec.policy;
+        Self::by(&run.spec.policy, run.metadata.name.as_deref().unwrap_or_default(), share)
+    }
+
+    /// What a run of this name wants by this policy.
+    pub fn by(policy: &'a RolloutSpec, run: &'a str, share: Share) -> Self {
         let step = |number: Option<u32>| policy.steps.get(usize::try_from(number?.checked_sub(1)?).ok()?);
         let levels = || {
             let lower = policy.steps.iter().filter_map(|step| step.weight).filter(|weight| *weight < share.weight);
@@ -57,7 +82,7 @@ impl<'a> Wanted<'a> {
             mirror: step(share.mirror).and_then(|step| step.mirror.as_ref()),
             sticky: policy.sticky.as_ref().map(|sticky| extra::Stickiness {
                 cookie: &sticky.cookie,
-                run: run.metadata.name.as_deref().unwrap_or_default(),
+                run,
                 levels: levels(),
             }),
         }
@@ -93,10 +118,11 @@ pub fn rules_of(route: &Route, apex: &str) -> usize {
 }
 
 /// The rules without ours.
-fn owners_rules<'a>(route: &'a Route, canary: &str, known: &Originals) -> Vec<&'a Value> {
+pub(super) fn owners_rules<'a>(route: &'a Route, canary: &str, known: &Originals) -> Vec<&'a Value> {
     let namespace = route.metadata.namespace.as_deref();
-    let name = route.metadata.name.as_deref().unwrap_or_default();
-    let ours = |rule: &Value| extra::is_ours(rule, canary, namespace) && !known.contains_key(&declared_key(name, rule));
+    let route_key = route_key(route);
+    let ours =
+        |rule: &Value| extra::is_ours(rule, canary, namespace) && !known.contains_key(&declared_key(&route_key, rule));
     rules(route).iter().filter(|rule| !ours(rule)).collect()
 }
 
@@ -156,13 +182,13 @@ pub fn set_share(route: &Route, wanted: &Wanted<'_>, known: &Originals) -> (Valu
 }
 
 /// The rules with the canary's share in them.
-fn written(route: &Route, wanted: &Wanted<'_>, known: &Originals) -> (Vec<Value>, Originals) {
+pub(super) fn written(route: &Route, wanted: &Wanted<'_>, known: &Originals) -> (Vec<Value>, Originals) {
     let namespace = route.metadata.namespace.as_deref();
-    let name = route.metadata.name.as_deref().unwrap_or_default();
+    let route_key = route_key(route);
     let mut originals = known.clone();
-    if !known.keys().any(|key| key.starts_with(&format!("{name}/"))) {
+    if !known.keys().any(|key| key.starts_with(&route_key)) {
         let declared = rules(route).iter().filter(|rule| extra::is_ours(rule, &wanted.canary, namespace));
-        originals.extend(declared.map(|rule| (declared_key(name, rule), json!("declared"))));
+        originals.extend(declared.map(|rule| (declared_key(&route_key, rule), json!("declared"))));
     }
     let mut next = Vec::new();
     for (index, rule) in owners_rules(route, &wanted.canary, &originals).into_iter().enumerate() {
@@ -170,7 +196,7 @@ fn written(route: &Route, wanted: &Wanted<'_>, known: &Originals) -> (Vec<Value>
             next.push(rule.clone());
             continue;
         }
-        let place = Place { route: name, namespace, index };
+        let place = Place { route: &route_key, namespace, index };
         let shared = divided(rule, &place, wanted, known, &mut originals);
         next.extend(extra::rules(&shared, wanted, namespace, route.is_grpc()));
         next.push(extra::with_cookies(shared, wanted, namespace));
@@ -178,7 +204,7 @@ fn written(route: &Route, wanted: &Wanted<'_>, known: &Originals) -> (Vec<Value>
     (next, originals)
 }
 
-/// Where a rule stands.
+/// Where a rule stands. `route` begins the keys of its route.
 struct Place<'a> {
     route: &'a str,
     namespace: Option<&'a str>,
@@ -197,29 +223,32 @@ fn divided(
     let before = refs(rule);
     let is_canary = |reference: &Value| names(reference, &wanted.canary, namespace);
     let weight = u64::from(wanted.share.weight.min(100));
-    let mut after = Vec::new();
+    let mut own = Vec::new();
     for reference in before {
         let key = key(route, index, reference);
-        if is_canary(reference) {
-            if !known.keys().any(|key| key.starts_with(&format!("{route}/{index}/"))) {
-                // The reference stood there before the run: a pre-declared one, to be kept afterwards.
-                originals.entry(key).or_insert_with(|| json!("declared"));
-            }
+        if !is_canary(reference) {
+            let as_written = reference.get("weight").cloned().unwrap_or(Value::Null);
+            let whole = originals.entry(key).or_insert(as_written).as_u64().unwrap_or(1);
+            own.push((extra::without_cookies(reference), whole));
+        } else if !known.keys().any(|key| key.starts_with(&format!("{route}{index}/"))) {
+            // The reference stood there before the run: a pre-declared one, to be kept afterwards.
+            originals.entry(key).or_insert_with(|| json!("declared"));
+        }
+    }
+    let most = own.iter().map(|(_, whole)| *whole).max().unwrap_or(0).max(MAX_WEIGHT / 100);
+    let mut after = Vec::new();
+    for (reference, whole) in own {
+        let whole = whole * (MAX_WEIGHT / 100) / most;
+        if !names(&reference, wanted.apex, namespace) {
+            after.push(with_weight(&reference, whole * 100));
             continue;
         }
-        let reference = extra::without_cookies(reference);
-        let as_written = reference.get("weight").cloned().unwrap_or(Value::Null);
-        let whole = originals.entry(key).or_insert(as_written).as_u64().unwrap_or(1).min(MAX_WEIGHT / 100);
-        if names(&reference, wanted.apex, namespace) {
-            after.push(with_weight(&reference, whole * (100 - weight)));
-            let declared = before.iter().find(|other| is_canary(other)).map(extra::without_cookies);
-            let mut partner = declared.unwrap_or_else(|| reference.clone());
-            partner["name"] = json!(wanted.canary);
-            partner["port"] = reference.get("port").cloned().unwrap_or(Value::Null);
-            after.push(with_weight(&partner, whole * weight));
-        } else {
-            after.push(with_weight(&reference, whole * 100));
-        }
+        after.push(with_weight(&reference, whole * (100 - weight)));
+        let declared = before.iter().find(|other| is_canary(other)).map(extra::without_cookies);
+        let mut partner = declared.unwrap_or_else(|| reference.clone());
+        partner["name"] = json!(wanted.canary);
+        partner["port"] = reference.get("port").cloned().unwrap_or(Value::Null);
+        after.push(with_weight(&partner, whole * weight));
     }
     let mut rule = rule.clone();
     rule["backendRefs"] = Value::Array(after);
@@ -230,18 +259,18 @@ fn divided(
 /// weight 0, and so does a pre-declared rule.
 pub fn clear(route: &Route, apex: &str, canary: &str, originals: &Originals) -> Value {
     let namespace = route.metadata.namespace.as_deref();
-    let name = route.metadata.name.as_deref().unwrap_or_default();
+    let route_key = route_key(route);
     let mut next: Vec<Value> = owners_rules(route, canary, originals).into_iter().cloned().collect();
     for (index, rule) in next.iter_mut().enumerate() {
         let before = refs(rule).to_vec();
         if !before.iter().any(|reference| names(reference, canary, namespace))
-            || originals.contains_key(&declared_key(name, rule))
+            || originals.contains_key(&declared_key(&route_key, rule))
         {
             continue;
         }
         let mut after = Vec::new();
         for reference in before {
-            let original = originals.get(&key(name, index, &reference));
+            let original = originals.get(&key(&route_key, index, &reference));
             let mut reference = extra::without_cookies(&reference);
             if names(&reference, canary, namespace) {
                 if original == Some(&json!("declared")) {
@@ -299,15 +328,26 @@ pub fn accepted(route: &Route) -> Result<(), String> {
     Ok(())
 }
 
+/// Begins the keys of a route.
+fn route_key(route: &Route) -> String {
+    format!("{}/{}/", route.kind.as_str(), route.metadata.name.as_deref().unwrap_or_default())
+}
+
+/// The run found a reference to its canary in this route, at weight 0 say.
+pub fn is_declared(route: &Route, known: &Originals) -> bool {
+    let route_key = route_key(route);
+    known.iter().any(|(key, value)| key.starts_with(&route_key) && value == "declared")
+}
+
 fn key(route: &str, rule: usize, reference: &Value) -> String {
     let text = |name: &str| reference.get(name).map(|value| value.to_string()).unwrap_or_default();
-    format!("{route}/{rule}/{}:{}", text("name").trim_matches('"'), text("port"))
+    format!("{route}{rule}/{}:{}", text("name").trim_matches('"'), text("port"))
 }
 
 /// A whole rule that stood in the route before the run.
 fn declared_key(route: &str, rule: &Value) -> String {
     let digest: String = Sha256::digest(rule.to_string()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{route}/rule/{digest}")
+    format!("{route}rule/{digest}")
 }
 
 pub(super) fn with_weight(reference: &Value, weight: u64) -> Value {
@@ -324,10 +364,10 @@ fn patch(route: &Route, next: Vec<Value>) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn route(rules: Value) -> Route {
+    pub(in crate::traffic) fn route(rules: Value) -> Route {
         let mut route = Route { spec: json!({"rules": rules}), ..Route::default() };
         route.metadata.name = Some("auth".into());
         route.metadata.namespace = Some("shop".into());
@@ -335,7 +375,7 @@ mod tests {
     }
 
     /// A run of auth with these steps.
-    fn run(steps: Value, sticky: Value) -> RolloutRun {
+    pub(in crate::traffic) fn run(steps: Value, sticky: Value) -> RolloutRun {
         let version = json!({"hash": "x"});
         let mut policy = json!({
             "workloadRef": {"kind": "Deployment", "name": "auth"}, "service": "auth",
@@ -364,7 +404,12 @@ mod tests {
     }
 
     /// Sets the share, and checks that it is shown so.
-    fn shared(route: &Route, run: &RolloutRun, share: Share, known: &Originals) -> (Route, Originals) {
+    pub(in crate::traffic) fn shared(
+        route: &Route,
+        run: &RolloutRun,
+        share: Share,
+        known: &Originals,
+    ) -> (Route, Originals) {
         let (patch, originals) = set_share(route, &Wanted::of(run, share), known);
         let next = applied(route, patch);
         assert_eq!(shown(&next, run, &originals), Some(share));
@@ -405,6 +450,52 @@ mod tests {
         let weights: Vec<u64> = refs(&shifted.spec["rules"][0]).iter().map(weight_of).collect();
         assert_eq!(weights, [240, 60, 100]);
         assert_eq!(cleared(&shifted, &originals), before);
+
+        // weights that can't be multiplied by 100 are in the same proportion all the same
+        let before = route(json!([{"backendRefs": [
+            {"name": "auth", "port": 80, "weight": 300_000}, {"name": "legacy", "port": 80, "weight": 100_000}]}]));
+        let (shifted, originals) = shared(&before, &plain(), Share::of(20), &Originals::new());
+        let weights: Vec<u64> = refs(&shifted.spec["rules"][0]).iter().map(weight_of).collect();
+        assert!(weights.iter().all(|weight| *weight <= MAX_WEIGHT), "{weights:?}");
+        let legacy = weights[2] as f64 / weights.iter().sum::<u64>() as f64;
+        assert!((legacy - 0.25).abs() < 1e-3, "{weights:?}");
+        assert_eq!(cleared(&shifted, &originals), before);
+    }
+
+    #[test]
+    fn an_http_route_and_a_grpc_route_of_one_name_keep_their_own_weights() {
+        let http = route(json!([{"backendRefs": [
+            {"name": "auth", "port": 80, "weight": 3}, {"name": "legacy", "port": 80, "weight": 1}]}]));
+        let mut grpc = route(json!([
+            {"backendRefs": [{"name": "auth", "port": 80, "weight": 7}, {"name": "legacy", "port": 80, "weight": 2}]},
+            {"backendRefs": [{"name": "auth-canary", "port": 80}]}
+        ]));
+        grpc.kind = crate::traffic::RouteKind::Grpc;
+        let (shifted_http, originals) = shared(&http, &plain(), Share::of(20), &Originals::new());
+        let (patch, originals) = set_share(&grpc, &Wanted::of(&plain(), Share::of(20)), &originals);
+        let mut shifted_grpc = applied(&grpc, patch);
+        shifted_grpc.kind = grpc.kind;
+        assert!(!is_declared(&http, &originals) && is_declared(&grpc, &originals));
+        assert_eq!(cleared(&shifted_http, &originals), http);
+        assert_eq!(cleared(&shifted_grpc, &originals).spec, grpc.spec);
+    }
+
+    #[test]
+    fn a_run_that_an_earlier_serin_began_finds_its_weights() {
+        let before = route(json!([{"backendRefs": [
+            {"name": "auth", "port": 80, "weight": 3}, {"name": "legacy", "port": 80, "weight": 1}]}]));
+        let (shifted, originals) = shared(&before, &plain(), Share::of(20), &Originals::new());
+        let old: BTreeMap<String, String> = originals
+            .iter()
+            .map(|(key, value)| (key.strip_prefix("HTTPRoute/").expect("a kind").to_owned(), value.to_string()))
+            .collect();
+        let named = |kind: &str, name: &str| RouteRef { kind: kind.into(), name: name.into() };
+        let routes = [named("HTTPRoute", "auth"), named("GRPCRoute", "other")];
+        assert_eq!(read_originals(&old, &routes), originals);
+        assert_eq!(cleared(&shifted, &read_originals(&old, &routes)), before);
+        // and what is written now is read as it is
+        let new = originals.iter().map(|(key, value)| (key.clone(), value.to_string())).collect();
+        assert_eq!(read_originals(&new, &routes), originals);
     }
 
     #[test]
@@ -468,6 +559,85 @@ mod tests {
         let mut edited = both.clone();
         edited.spec["rules"][0]["matches"] = json!([{"method": "PUT"}]);
         assert_eq!(shown(&edited, &run, &originals).and_then(|share| share.matching), Some(0));
+    }
+
+    #[test]
+    fn several_cookies_are_one_pattern_for_each_order() {
+        let before = route(json!([{"backendRefs": [{"name": "auth", "port": 80}]}]));
+        let cookies = json!([{"name": "a", "value": "1"}, {"name": "b", "type": "Prefix", "value": "x"}]);
+        let run = run(json!([{"match": [{"cookies": cookies}]}, {"weight": 5}]), Value::Null);
+        let (testers, originals) = shared(&before, &run, Share { matching: Some(1), ..Share::NONE }, &Originals::new());
+        let matches = testers.spec["rules"][0]["matches"].as_array().expect("matches").clone();
+        assert_eq!(matches.len(), 2);
+        assert!(matches.iter().all(|one| one["headers"].as_array().is_some_and(|headers| headers.len() == 1)));
+        let patterns: Vec<regex::Regex> = matches
+            .iter()
+            .map(|one| regex::Regex::new(one["headers"][0]["value"].as_str().expect("text")).expect("a pattern"))
+            .collect();
+        for (cookie, is) in [
+            ("a=1; b=x", true),
+            ("b=xyz; a=1", true),
+            ("z=0; a=1; z=0; b=x; z=0", true),
+            ("b=x;a=1", true),
+            ("a=1", false),
+            ("a=1; cb=x", false),
+            ("a=12; b=x", false),
+        ] {
+            assert_eq!(patterns.iter().any(|pattern| pattern.is_match(cookie)), is, "{cookie}");
+        }
+        assert_eq!(cleared(&testers, &originals), before);
+    }
+
+    #[test]
+    fn where_a_prefix_is_replaced_each_rule_has_one_match() {
+        let rewrite = json!({"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}});
+        let before =
+            route(json!([{"matches": [{"path": {"type": "PathPrefix", "value": "/auth"}}], "filters": [rewrite],
+            "backendRefs": [{"name": "auth", "port": 80}]}]));
+        let run = run(json!([{"mirror": {"percent": 20}}, {"weight": 5}]), Value::Null);
+        let (copied, originals) = shared(&before, &run, Share { mirror: Some(1), ..Share::NONE }, &Originals::new());
+        let rules = copied.spec["rules"].as_array().expect("rules");
+        let methods: Vec<&Value> = rules.iter().map(|rule| &rule["matches"][0]["method"]).collect();
+        assert_eq!(methods, [&json!("GET"), &json!("HEAD"), &Value::Null]);
+        assert!(rules.iter().all(|rule| rule["matches"].as_array().map(Vec::len) == Some(1)));
+        assert_eq!(cleared(&copied, &originals), before);
+    }
+
+    #[test]
+    fn the_cookie_of_sticky_stands_in_the_filter_that_is_there_and_leaves_it_as_it_was() {
+        let answers = |change: Value| json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": change});
+        let asks =
+            json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "x", "value": "1"}]}});
+        let run = run(json!([{"weight": 5}, {"weight": 25}]), json!({}));
+        for filters in [
+            json!([answers(json!({"set": [{"name": "x-shop", "value": "auth"}]})), asks]),
+            json!([asks, answers(json!({"add": [{"name": "x-shop", "value": "auth"}], "remove": ["server"]}))]),
+            json!([answers(json!({"remove": ["server"]}))]),
+            json!([asks]),
+        ] {
+            let rule = json!({"filters": [answers(json!({"set": [{"name": "x-rule", "value": "1"}]}))],
+                "backendRefs": [{"name": "auth", "port": 80, "filters": filters}, {"name": "legacy", "port": 80}]});
+            let before = route(json!([rule]));
+            let (first, originals) = shared(&before, &run, Share::of(5), &Originals::new());
+            let (second, originals) = shared(&first, &run, Share::of(25), &originals);
+            let shared_rule = second.spec["rules"].as_array().and_then(|rules| rules.last()).expect("rules");
+            assert_eq!(shared_rule["filters"], before.spec["rules"][0]["filters"]);
+            for (reference, value) in refs(shared_rule).iter().zip(["serin-auth-7-s25", "serin-auth-7-c"]) {
+                let modifiers: Vec<&Value> = reference["filters"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter(|filter| filter["type"] == "ResponseHeaderModifier")
+                    .collect();
+                assert_eq!(modifiers.len(), 1, "the Gateway API allows no second one: {reference}");
+                let added = modifiers[0]["responseHeaderModifier"]["add"].as_array().expect("added");
+                let ours: Vec<&Value> = added.iter().filter(|header| header["name"] == "Set-Cookie").collect();
+                assert_eq!(ours.len(), 1, "{reference}");
+                assert!(ours[0]["value"].as_str().is_some_and(|text| text.contains(value)), "{reference}");
+            }
+            assert_eq!(refs(shared_rule)[2].get("filters"), None, "no business of the release");
+            assert_eq!(cleared(&second, &originals), before);
+        }
     }
 
     #[test]

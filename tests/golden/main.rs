@@ -12,7 +12,7 @@ use model::{
     START,
     people::Deed,
     serin::Told,
-    sim::{Setting, Sim},
+    sim::{Setting, Sim, preview_steps},
 };
 use serde_json::json;
 
@@ -153,6 +153,19 @@ fn approval() {
 fn a_contested_route() {
     let again: Vec<(i64, Deed)> = (0..5).map(|time| (15_000 + time * 3_000, Deed::ResetRoute)).collect();
     story("contested-route", routed(and(release("good"), &again)));
+}
+
+#[test]
+fn a_preview_with_a_host_name() {
+    story("preview", Setting { steps: preview_steps(), ..routed(release("good")) });
+}
+
+#[test]
+fn a_preview_that_is_aborted() {
+    story(
+        "preview-aborted",
+        Setting { steps: preview_steps(), ..routed(and(release("good"), &[(17_000, Deed::Abort)])) },
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::model::{
         Nature, backends_of, beside, canary_share, endpoints_of, image_of, is_ready, nature_of, own_rule, percent,
         selects,
     },
-    people::{self, Deed, LEGACY, SECOND_ROUTE, SECOND_SERVICE},
+    people::{self, Deed, LEGACY, PREVIEW_HOST, PREVIEW_ROUTE, SECOND_ROUTE, SECOND_SERVICE},
     server::{Kind, Object},
     sim::{CANARY_SERVICE, RUN_LABEL, Sim, is_terminal},
 };
@@ -39,6 +39,8 @@ pub struct Watch {
     leaked: i64,
     /// An abort is not heard, for so long.
     unheard: i64,
+    /// Runs whose preview was in force at the gateway.
+    previewed: BTreeSet<String>,
     /// By run: when RollingBack was first there, and the lowest canary weight since.
     retreats: BTreeMap<String, Retreat>,
 }
@@ -66,6 +68,8 @@ impl Watch {
         self.i2_no_handover_before_its_stage(sim)?;
         self.i3_the_apex_selects_somebody(sim, passed)?;
         i4_no_weight_beyond_the_step(sim)?;
+        i4_the_previews_host_leads_to_the_canary_alone(sim)?;
+        self.i4_no_switch_before_the_preview_was_there(sim)?;
         self.i4_direct_callers_stay_on_stable(sim, passed)?;
         i5_the_same_question_has_one_answer(sim)?;
         i9_edits_of_rules_stay(sim)?;
@@ -88,7 +92,7 @@ impl Watch {
 
     fn i2_no_way_up_after_a_retreat(&mut self, sim: &Sim) -> Check {
         let Some(run) = sim.run() else { return Ok(()) };
-        let Some(weight) = sim.server.list(Kind::Route).map(|route| reach(route)).max() else { return Ok(()) };
+        let Some(weight) = owners_routes(sim).map(|route| reach(route)).max() else { return Ok(()) };
         if run.text("/status/phase") != "RollingBack" {
             return Ok(());
         }
@@ -108,6 +112,22 @@ impl Watch {
         ensure(!rose, || format!("I2: the canary's weight rose to {weight} from {lowest} in a run that goes back"))?;
         ensure(weight == 0 || since < TO_REACT, || {
             format!("I2: {since} ms after the retreat the weight is still {weight}")
+        })?;
+        let preview = sim.server.get(Kind::Route, PREVIEW_ROUTE);
+        ensure(preview.is_none() || since < TO_REACT, || {
+            format!("I2: {since} ms after the retreat the preview is there")
+        })
+    }
+
+    /// A run with a preview of its own host name is not promoted before somebody could look at it.
+    fn i4_no_switch_before_the_preview_was_there(&mut self, sim: &Sim) -> Check {
+        let Some(run) = sim.run().filter(|run| has_preview(run)) else { return Ok(()) };
+        if sim.cluster.in_force.contains_key(PREVIEW_ROUTE) {
+            self.previewed.insert(run.name().to_owned());
+        }
+        let promoting = run.text("/status/phase") == "Promoting";
+        ensure(!promoting || self.previewed.contains(run.name()), || {
+            format!("I4: {} is promoted and its preview was never there", run.name())
         })
     }
 
@@ -180,6 +200,11 @@ impl Watch {
     }
 }
 
+/// Routes without the preview's.
+fn owners_routes(sim: &Sim) -> impl Iterator<Item = &Rc<Object>> {
+    sim.server.list(Kind::Route).filter(|route| route.name() != PREVIEW_ROUTE)
+}
+
 /// The canary's weight; above 100 if Serin's rules give it requests besides.
 fn reach(route: &Object) -> u64 {
     let beside = beside(route);
@@ -192,7 +217,7 @@ fn deployment_gone(sim: &Sim) -> bool {
 
 fn i1_weights_sum_to_100(sim: &Sim) -> Check {
     let ours = sim.sent.iter().any(|sent| sent.write.kind == Written::HttpRoute && sent.answer.is_ok());
-    for route in sim.server.list(Kind::Route).filter(|_| ours) {
+    for route in owners_routes(sim).filter(|_| ours) {
         let backends = backends_of(route);
         let of =
             |wanted: &str| backends.iter().filter(|(name, _)| name == wanted).map(|(_, weight)| weight).sum::<u64>();
@@ -211,7 +236,7 @@ fn i4_no_weight_beyond_the_step(sim: &Sim) -> Check {
     if !ours || run.text("/status/phase") == "Promoting" {
         return Ok(());
     }
-    let weight = sim.server.list(Kind::Route).map(|route| canary_share(route)).max().unwrap_or(0);
+    let weight = owners_routes(sim).map(|route| canary_share(route)).max().unwrap_or(0);
     let steps = run.value["spec"]["policy"]["steps"].as_array().cloned().unwrap_or_default();
     let reached = usize::try_from(run.int("/status/step")).unwrap_or(0).min(steps.len());
     let most = steps[..reached].iter().rev().find_map(|step| step["weight"].as_u64()).unwrap_or(0);
@@ -224,11 +249,24 @@ fn i4_no_weight_beyond_the_step(sim: &Sim) -> Check {
     };
     let testers = matched(reached) || matched(reached.saturating_sub(1));
     let copies = ever("mirror");
-    for is in sim.server.list(Kind::Route).map(|route| beside(route)) {
+    for is in owners_routes(sim).map(|route| beside(route)) {
         let within = (!is.testers || testers) && (is.copies == 0 || copies);
         ensure(within || going_back, || format!("I4: step {reached} gives the canary {is:?} besides"))?;
     }
     ensure(weight <= most || going_back, || format!("I4: weight {weight} in step {reached}, which has {most}"))
+}
+
+/// The run has a preview with a host name.
+fn has_preview(run: &Object) -> bool {
+    run.text("/spec/policy/steps/0/blueGreen/previewHost") == PREVIEW_HOST
+}
+
+fn i4_the_previews_host_leads_to_the_canary_alone(sim: &Sim) -> Check {
+    let Some(route) = sim.server.get(Kind::Route, PREVIEW_ROUTE) else { return Ok(()) };
+    let spec = &route.value["spec"];
+    let to_canary = backends_of(route).iter().all(|(name, _)| name == CANARY_SERVICE);
+    let alone = to_canary && spec["hostnames"] == serde_json::json!([PREVIEW_HOST]);
+    ensure(alone && sim.run().is_none_or(|run| has_preview(&run)), || format!("I4: the preview's route is {spec}"))
 }
 
 fn i5_the_same_question_has_one_answer(sim: &Sim) -> Check {
@@ -297,13 +335,14 @@ fn liveness(sim: &Sim) -> Check {
 fn i6_nothing_is_left(sim: &Sim) -> Check {
     let server = &sim.server;
     ensure(server.get(Kind::Service, CANARY_SERVICE).is_none(), || "I6: the canary's Service is left".into())?;
+    ensure(server.get(Kind::Route, PREVIEW_ROUTE).is_none(), || "I6: the preview's route is left".into())?;
     for service in SERVICES.iter().filter_map(|name| server.get(Kind::Service, name)) {
         let selector = &service.value["spec"]["selector"];
         ensure(*selector == serde_json::json!({"app": "auth"}), || {
             format!("I6: the selector of Service {} is left as {selector}", service.name())
         })?;
     }
-    for route in server.list(Kind::Route) {
+    for route in owners_routes(sim) {
         let rules = route.value["spec"]["rules"].as_array().map_or(0, Vec::len);
         ensure(rules == 1, || format!("I6: {rules} rules are left in route {}", route.name()))?;
         let refs = &route.value["spec"]["rules"][0]["backendRefs"];

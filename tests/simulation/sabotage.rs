@@ -15,7 +15,7 @@ use super::{
         people::Deed,
         sabotage::Sabotage,
         server::Kind,
-        sim::{Setting, Sim},
+        sim::{Setting, Sim, preview_steps},
     },
 };
 
@@ -53,6 +53,10 @@ fn aborted(seed: u64) -> Setting {
 
 fn undone(seed: u64) -> Setting {
     Setting { deeds: [release("good"), vec![(22_000, Deed::Undo)]].concat(), ..good(seed) }
+}
+
+fn previewed(seed: u64) -> Setting {
+    Setting { steps: preview_steps(), ..good(seed) }
 }
 
 fn crashing_controller(seed: u64) -> Setting {
@@ -291,6 +295,29 @@ const MUTATIONS: &[Mutation] = &[
         sabotage: Sabotage { world: |world, _| as_if_pinned(world), ..Sabotage::NONE },
     },
     Mutation {
+        name: "the preview's host leads to stable, too",
+        noticed_by: "I4",
+        worlds: previewed,
+        sabotage: Sabotage {
+            write: |write, _| {
+                if let (Written::HttpRoute, Verb::Create(body)) = (write.kind, &mut write.verb) {
+                    let stable = json!({"name": "auth", "port": 80, "weight": 1});
+                    body["spec"]["rules"][0]["backendRefs"].as_array_mut().expect("backends").push(stable);
+                }
+            },
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
+        name: "the preview outlives a retreat",
+        noticed_by: "I2",
+        worlds: |seed| Setting { steps: preview_steps(), ..aborted(seed) },
+        sabotage: Sabotage {
+            actions: |actions, _| leave_out(actions, |action| *action == Action::DeletePreview),
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
         name: "decisions depend on how often one has looked",
         noticed_by: "I5",
         worlds: good,
@@ -439,6 +466,15 @@ const MUTATIONS: &[Mutation] = &[
         },
     },
     Mutation {
+        name: "the preview's route is left",
+        noticed_by: "liveness",
+        worlds: previewed,
+        sabotage: Sabotage {
+            actions: |actions, _| leave_out(actions, |action| *action == Action::DeletePreview),
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
         name: "the canary's Service is left",
         noticed_by: "liveness",
         worlds: bad,
@@ -484,7 +520,7 @@ fn every_breakage_is_noticed_by_the_promise_it_breaks() {
 /// The same worlds without a breakage: what is noticed is the breakage.
 #[test]
 fn nothing_broken_is_noticed_as_nothing() {
-    for worlds in [good, bad, slow, aborted, undone, crashing_controller, two_controllers, edited] {
+    for worlds in [good, bad, slow, aborted, undone, previewed, crashing_controller, two_controllers, edited] {
         for seed in 0..3 {
             let mut sim = Sim::new(worlds(seed));
             assert_eq!(check(&mut sim, super::AT_MOST), Ok(()), "{:?}", sim.setting);

@@ -121,10 +121,10 @@ capabilities:
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]
-# Weights.
+# Weights; the route of a preview's host name comes and goes.
 - apiGroups: [gateway.networking.k8s.io]
   resources: [httproutes, grpcroutes]
-  verbs: [list, watch, patch]
+  verbs: [list, watch, create, patch, delete]
 {{- if .Values.gates.jobs }}
 # Gates: a Job is made and looked at; the end of its log is what it says.
 - apiGroups: [batch]

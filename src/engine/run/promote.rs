@@ -36,18 +36,20 @@ pub(super) fn start(view: &View<'_>, stay: Move) -> Move {
 pub(super) fn next(view: &View<'_>) -> Move {
     let stage = view.before.stage.unwrap_or(Stage::Grow);
     let stay = Move::stay(view);
-    match stage {
-        Stage::Grow => grow(view, stay),
-        Stage::Switch => switch(view, stay),
-        Stage::Repin => repin(view, stay),
+    let next = match stage {
+        Stage::Grow => return grow(view, stay),
+        Stage::Switch => return switch(view, stay),
+        Stage::Repin => return repin(view, stay),
         Stage::Return => give_back(view, stay),
         Stage::Quiet => quiet(view, stay),
         Stage::Unroute => unroute(view, stay),
         Stage::Keep => keep(view, stay),
         Stage::HandOver => hand_over(view, stay),
         Stage::Converge => converge(view, stay),
-        _ => tidy(view, stay),
-    }
+        _ => return tidy(view, stay),
+    };
+    // Callers have what was previewed. Last: nothing else waits for it.
+    next.act(view.end_preview())
 }
 
 /// Before the handover the canary follows the Deployment's size.
@@ -225,6 +227,7 @@ fn tidy(view: &View<'_>, stay: Move) -> Move {
     if actions.is_empty() {
         actions.extend(view.disown());
     }
+    actions.extend(view.end_preview());
     if view.snapshot.canary_service.is_some() {
         actions.push(Action::DeleteCanaryService);
     }

@@ -13,6 +13,9 @@ use crate::api::{Outcome, Phase, Share, Stage, WaitingReason};
 const IDLE: f64 = 1.0;
 /// Requests under way get at most this many seconds; pods end gracefully after it all the same.
 const DRAIN_AT_MOST: f64 = 15.0;
+/// Who calls the preview's host name gets at least this many seconds after its route is gone: no gateway says when it has
+/// heard of that.
+const PREVIEW_SETTLES: f64 = 5.0;
 /// A gateway that accepts nothing for this many seconds does not keep a refused version alive.
 const ACCEPT_AT_MOST: f64 = 60.0;
 
@@ -23,6 +26,7 @@ pub(super) fn start(view: &View<'_>, retreat: Retreat) -> Move {
         .at_stage(Stage::Divert)
         .note(warning, reasons::ROLLING_BACK, format!("{}: {}", retreat.reason, retreat.message))
         .say(format!("{}: {}", retreat.reason, retreat.message));
+    go = go.act(view.end_preview());
     go.phase = Phase::RollingBack;
     go.outcome = Some((retreat.outcome, retreat.reason));
     go.wanted = Share::NONE;
@@ -33,13 +37,15 @@ pub(super) fn start(view: &View<'_>, retreat: Retreat) -> Move {
 pub(super) fn next(view: &View<'_>) -> Move {
     let mut stay = Move::stay(view).say(view.before.message.clone().unwrap_or_default());
     stay.wanted = Share::NONE;
-    match view.before.stage.unwrap_or(Stage::Divert) {
+    let next = match view.before.stage.unwrap_or(Stage::Divert) {
         Stage::Drain => drain(view, stay),
         Stage::ScaleAway => scale_away(view, stay),
         Stage::Withdraw => withdraw(view, stay),
-        Stage::Tidy => tidy(view, stay),
+        Stage::Tidy => return tidy(view, stay),
         _ => divert(view, stay),
-    }
+    };
+    // Last: nothing else waits for it.
+    next.act(view.end_preview())
 }
 
 /// Route and apex to stable. Late in a promotion the route points at the apex, so the apex goes first.
@@ -62,7 +68,7 @@ fn divert(view: &View<'_>, stay: Move) -> Move {
     }
     let away = view.snapshot.routes.iter().all(|route| route.share.unwrap_or_default().is_none());
     let pinned = view.snapshot.services.is_empty() || view.pinned_to(&view.spec.from.hash);
-    let accepted = view.routes_accepted() || view.stage_age() >= ACCEPT_AT_MOST;
+    let accepted = view.routes_accepted() && view.snapshot.preview.is_none() || view.stage_age() >= ACCEPT_AT_MOST;
     if away && pinned && accepted {
         return stay.at_stage(Stage::Drain);
     }
@@ -76,7 +82,9 @@ fn drain(view: &View<'_>, stay: Move) -> Move {
     let stay = divert_actions(view, stay);
     let age = view.stage_age();
     let traffic = &view.snapshot.traffic;
-    let idle = traffic.blind.is_none() && traffic.canary_idle >= IDLE && age >= IDLE;
+    let settled = if view.policy.spec.preview_host().is_some() { PREVIEW_SETTLES } else { IDLE };
+    let hidden = view.snapshot.preview.is_none() && age >= settled;
+    let idle = traffic.blind.is_none() && traffic.canary_idle >= IDLE && hidden;
     if idle || age >= DRAIN_AT_MOST || view.canary().is_none_or(|arm| arm.ready == 0) {
         return stay.at_stage(Stage::ScaleAway);
     }
@@ -126,6 +134,7 @@ fn tidy(view: &View<'_>, stay: Move) -> Move {
     if actions.is_empty() {
         actions.extend(view.disown());
     }
+    actions.extend(view.end_preview());
     if view.snapshot.canary_service.is_some() {
         actions.push(Action::DeleteCanaryService);
     }

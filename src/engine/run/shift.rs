@@ -41,14 +41,17 @@ fn contested(view: &View<'_>) -> Option<Move> {
     let who = view.snapshot.routes.iter().filter_map(|route| route.changed_by.as_deref());
     let who = who.chain(view.snapshot.services.iter().filter_map(|service| service.changed_by.as_deref())).next();
     let retreat = match view.shows(Share::NONE) {
-        true if view.routes_accepted() && view.waited_for(WaitingReason::RouteContested) >= CONTEST_SETTLES => {
+        true if view.snapshot.preview.is_none()
+            && view.routes_accepted()
+            && view.waited_for(WaitingReason::RouteContested) >= CONTEST_SETTLES =>
+        {
             view.canary_of(0)
         }
         // The gateway may still send requests there.
         true => Vec::new(),
         false => view.weights(Share::NONE),
     };
-    let mut held = Move::stay(view).act(retreat).wait(
+    let mut held = Move::stay(view).act(view.end_preview()).act(retreat).wait(
         WaitingReason::RouteContested,
         format!(
             "{} keeps changing the route or the Service during the run; let it ignore the route's rules and the \
@@ -116,6 +119,10 @@ fn prepare(view: &View<'_>) -> Move {
         if !view.introduced() || !view.routes_accepted() || !settled {
             return stay.wait(WaitingReason::Route, "introducing the canary to the gateway, at weight 0");
         }
+        stay = stay.act(view.show_preview(1));
+        if let Some(pending) = view.preview_is_pending(1) {
+            return stay.wait(WaitingReason::Route, pending);
+        }
     }
     let stay = match gates::ask(view, Point::FirstTraffic, stay) {
         Ok(stay) => stay,
@@ -175,6 +182,9 @@ fn walk(view: &View<'_>) -> Move {
             false => stay.wait_for_pods(view, pods),
         };
     }
+    if let Some(trouble) = view.has_no_room_for(target).filter(|_| !view.shows(target)) {
+        return stay.wait(WaitingReason::Blocked, format!("{}: {}", trouble.reason, trouble.message));
+    }
     if view.routed() && (!view.shows(target) || !view.routes_accepted()) {
         return stay.wait(
             WaitingReason::Route,
@@ -187,6 +197,10 @@ fn walk(view: &View<'_>) -> Move {
             true => stay.wait(WaitingReason::Paused, "paused by a person (spec.paused)"),
             false => stay.wait_for_pods(view, pods),
         };
+    }
+    stay = stay.act(view.show_preview(step));
+    if let Some(pending) = view.preview_is_pending(step) {
+        return stay.wait(WaitingReason::Route, pending);
     }
     if before.step_since.is_none() {
         stay = stay.note(false, reasons::WEIGHT_SET, reached_words(view, target));

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::super::{Action, Arm, Snapshot, WorkloadView, canary_replicas};
+use super::super::{Action, Arm, Snapshot, Trouble, WorkloadView, canary_replicas, reasons};
 use crate::api::{Lets, Phase, Policy, RolloutRunSpec, RolloutRunStatus, Share, Stage, Step, WaitingReason};
 
 /// The arguments of a decision, and what follows from them.
@@ -98,23 +98,9 @@ impl View<'_> {
         self.phase() == Phase::Promoting && self.before.stage >= Some(Stage::Return)
     }
 
-    /// What this step (counted from 1) lets the canary have: the last weight and the last match up to it, and its own
-    /// mirror.
+    /// What this step (counted from 1) lets the canary have.
     pub fn step_share(&self, step: u32) -> Share {
-        let upto = usize::try_from(step).unwrap_or(usize::MAX).min(self.policy.steps.len());
-        let mut share = Share::NONE;
-        for (number, step) in (1..).zip(&self.policy.steps[..upto]) {
-            share.mirror = None;
-            match step {
-                Step::Bake { lets: Lets::Weight(weight), .. } => share.weight = *weight,
-                Step::Bake { lets: Lets::Match(matches), .. } => {
-                    share.matching = (!matches.is_empty()).then_some(number);
-                }
-                Step::Bake { lets: Lets::Mirror(_), .. } => share.mirror = Some(number),
-                Step::Bake { lets: Lets::Preview(_), .. } | Step::Approval => {}
-            }
-        }
-        share
+        self.policy.spec.share_at(step)
     }
 
     /// This step, counted from 1.
@@ -193,7 +179,8 @@ impl View<'_> {
     pub fn in_force(&self, share: Share, step: u32) -> bool {
         if self.routed() {
             let pods = if share.is_none() { self.step_pods(step) } else { 0 };
-            return self.shows(share) && self.routes_accepted() && self.canary_ready() >= pods;
+            let shown = self.preview_is_pending(step).is_none();
+            return self.shows(share) && self.routes_accepted() && self.canary_ready() >= pods && shown;
         }
         let ready = self.apex_ready(&self.spec.to.hash);
         ready > 0 && i32::try_from(ready).unwrap_or(i32::MAX) >= self.pods_for(share.weight)
@@ -254,12 +241,52 @@ impl View<'_> {
         self.has_routes() && self.snapshot.routes.iter().all(|route| route.share.is_some())
     }
 
+    /// Why the routes can't take this share: somebody has edited them since the run began, and with the rules that it
+    /// adds the API server would refuse them.
+    pub fn has_no_room_for(&self, share: Share) -> Option<&Trouble> {
+        let sticky = self.policy.spec.sticky.is_some() && (1..100).contains(&share.weight);
+        let adds_rules = share.matching.is_some() || share.mirror.is_some() || sticky;
+        self.snapshot.troubles.iter().find(|trouble| adds_rules && trouble.reason == reasons::ROUTE_FULL)
+    }
+
     /// Sets this share where the routes differ from it; where the canary is not known yet, it is introduced first.
     pub fn weights(&self, share: Share) -> Vec<Action> {
         match () {
-            () if !self.routed() || self.shows(share) => Vec::new(),
+            () if !self.routed() || self.shows(share) || self.has_no_room_for(share).is_some() => Vec::new(),
             () if !share.is_none() && !self.introduced() => vec![Action::AddToRoutes],
             () => vec![Action::SetWeight(share)],
+        }
+    }
+
+    /// The host name of the preview, in this step (counted from 1) and those after it.
+    fn preview_host(&self, step: u32) -> Option<&str> {
+        let upto = usize::try_from(step).unwrap_or(usize::MAX).min(self.policy.steps.len());
+        let preview = self.policy.steps[..upto].iter().find_map(|step| match step {
+            Step::Bake { lets: Lets::Preview(preview), .. } => preview.preview_host.as_deref(),
+            _ => None,
+        });
+        preview.filter(|_| !self.spec.straight)
+    }
+
+    /// Makes the preview's route in this step where there is none.
+    pub fn show_preview(&self, step: u32) -> Option<Action> {
+        (self.preview_host(step).is_some() && self.snapshot.preview.is_none()).then_some(Action::EnsurePreview)
+    }
+
+    /// Takes the preview's route away where there is one.
+    pub fn end_preview(&self) -> Option<Action> {
+        self.snapshot.preview.is_some().then_some(Action::DeletePreview)
+    }
+
+    /// Why the preview can't be reached by its host name yet.
+    pub fn preview_is_pending(&self, step: u32) -> Option<String> {
+        let host = self.preview_host(step)?;
+        match &self.snapshot.preview {
+            Some(preview) if preview.accepted => None,
+            Some(preview) => {
+                Some(format!("waiting for the gateway to take {host} for the preview: {}", preview.message))
+            }
+            None => Some(format!("making the route of the preview's host name, {host}")),
         }
     }
 

@@ -174,6 +174,9 @@ impl Shop {
         if get(&self.namespace, "service", "auth-canary")?.is_some() {
             left.push("the canary's Service is there".to_owned());
         }
+        if get(&self.namespace, "httproute", "auth-preview")?.is_some() {
+            left.push("the preview's route is there".to_owned());
+        }
         if let Some(route) = get(&self.namespace, "httproute", "auth")?
             && route.to_string().contains("\"auth-canary\"")
         {

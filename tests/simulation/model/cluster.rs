@@ -204,8 +204,25 @@ impl Cluster {
         self.endpoints_due.is_empty() && self.route_due.is_empty()
     }
 
+    /// The gateway forgets routes that are gone, late.
+    fn forget_routes(&mut self, server: &Server, chance: &mut Prng, passed: i64) {
+        let gone: Vec<String> =
+            self.in_force.keys().filter(|name| server.get(Kind::Route, name).is_none()).cloned().collect();
+        for name in gone {
+            let most = if self.lag { 4_000 } else { 400 };
+            let due = self.route_due.entry(name.clone()).or_insert_with(|| chance.between(50, most) as i64);
+            *due -= passed;
+            if *due <= 0 {
+                self.route_due.remove(&name);
+                self.in_force.remove(&name);
+                self.beside.remove(&name);
+            }
+        }
+    }
+
     /// The gateway puts routes in force, late, and says what it thinks of them.
     pub fn gateway(&mut self, server: &mut Server, chance: &mut Prng, passed: i64) {
+        self.forget_routes(server, chance, passed);
         let routes: Vec<Rc<Object>> = server.list(Kind::Route).cloned().collect();
         for route in routes {
             let backends = backends_of(&route);

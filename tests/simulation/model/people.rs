@@ -23,6 +23,8 @@ pub enum Deed {
     Resume,
     DeleteRollout,
     DeleteDeployment,
+    /// Somebody takes the preview's route away.
+    DeletePreview,
     /// The Deployment as it was in the beginning.
     CreateDeployment,
     /// A GitOps tool puts its own refs and weights back, in all routes.
@@ -46,6 +48,10 @@ pub enum Deed {
 pub const SECOND_SERVICE: &str = "auth-internal";
 /// Names the apex beside [`LEGACY`].
 pub const SECOND_ROUTE: &str = "auth-shared";
+/// Made by a run for its preview.
+pub const PREVIEW_ROUTE: &str = "auth-preview";
+/// Its host name.
+pub const PREVIEW_HOST: &str = "preview.example";
 /// A backend that no release concerns.
 pub const LEGACY: &str = "legacy";
 
@@ -124,6 +130,7 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
             answer
         }
         Deed::DeleteRollout => server.delete(Kind::Rollout, "auth", None),
+        Deed::DeletePreview => server.delete(Kind::Route, PREVIEW_ROUTE, None),
         Deed::DeleteDeployment => server.delete(Kind::Deployment, "auth", None),
         Deed::ResetRoute => {
             for route in ["auth", SECOND_ROUTE]

@@ -119,8 +119,23 @@ impl Setting {
             deeds: Vec::new(),
         };
         setting.deeds = deeds(&mut chance, routed);
+        // By a chance of its own, so that it changes nothing of what there was before it.
+        let mut chance = Prng::new(seed ^ 0x09e7);
+        if routed && kind == 6 && chance.chance(0.6) {
+            setting.steps = preview_steps();
+            if chance.chance(0.3) {
+                let at = 15_000 + chance.between(2_000, 20_000) as i64;
+                setting.deeds.push((at, Deed::DeletePreview));
+                setting.deeds.sort_by_key(|(at, _)| *at);
+            }
+        }
         setting
     }
+}
+
+/// A preview with a host name, and then one switch.
+pub fn preview_steps() -> Value {
+    json!([{"blueGreen": {"previewHost": people::PREVIEW_HOST, "keepOldFor": "5s"}, "bake": "2s"}])
 }
 
 fn image(chance: &mut Prng, number: u64) -> String {
@@ -291,8 +306,8 @@ impl Sim {
             server.create(kind, object, "kubectl").expect("a new world");
         }
         let controllers = vec![Serin::start("serin", &server)];
-        let traffic =
-            Traffic { by_route: 80.0, direct: if setting.routed { 15.0 } else { 60.0 }, ..Traffic::default() };
+        let direct = if setting.routed { 15.0 } else { 60.0 };
+        let traffic = Traffic { by_route: 80.0, direct, previewing: 5.0, ..Traffic::default() };
         Self {
             cluster: Cluster::new(setting.lag, setting.quota),
             chance: Prng::new(setting.seed ^ 0x5eed),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cluster::{Cluster, Nature, endpoints_of, image_of, nature_of},
-    people::SECOND_SERVICE,
+    people::{PREVIEW_ROUTE, SECOND_SERVICE},
     prng::Prng,
     server::{Kind, Server},
 };
@@ -49,9 +49,11 @@ pub struct Traffic {
     /// Requests a second.
     pub by_route: f64,
     pub direct: f64,
+    /// By the preview's host name, where it leads somewhere.
+    pub previewing: f64,
     /// Something behind both versions is down.
     pub outage: bool,
-    pub owed: [f64; 2],
+    pub owed: [f64; 3],
 }
 
 impl Traffic {
@@ -59,6 +61,7 @@ impl Traffic {
         let seconds = passed as f64 / 1000.0;
         self.owed[0] += self.by_route * seconds;
         self.owed[1] += self.direct * seconds;
+        self.owed[2] += self.previewing * seconds;
         let counts = self.owed.map(|owed| owed as u64);
         for (owed, count) in self.owed.iter_mut().zip(counts) {
             *owed -= count as f64;
@@ -74,6 +77,9 @@ impl Traffic {
         if !Answering::behind(server, "auth-canary").is_empty() {
             // Nobody waits for what a copy is answered.
             self.send(server, &canary, counts[0] * beside.copies / 100, chance);
+        }
+        if let Some(preview) = cluster.in_force.get(PREVIEW_ROUTE) {
+            self.send(server, preview, counts[2], chance);
         }
         self.send(server, &direct, counts[1], chance);
         if server.get(Kind::Service, SECOND_SERVICE).is_some() {

@@ -34,6 +34,11 @@ pub fn gateway() -> String {
     std::env::var("GATEWAY_URL").expect("GATEWAY_URL: run these by tests/run")
 }
 
+/// Address of the second gateway, Envoy Gateway.
+pub fn envoy_gateway() -> String {
+    std::env::var("ENVOY_GATEWAY_URL").expect("ENVOY_GATEWAY_URL: tests/run, or tests/cluster/with --gateway both")
+}
+
 /// Short steps: two weights.
 pub fn short_steps() -> Value {
     json!([{"weight": 5, "bake": "2s"}, {"weight": 50, "bake": "2s"}])

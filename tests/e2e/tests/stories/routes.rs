@@ -8,13 +8,14 @@ use std::{
 
 use serde_json::{Value, json};
 use serin_e2e::{
-    cluster::{eventually, get},
+    cluster::{SERIN, eventually, get, kubectl},
     exposure::now,
+    serin::leader,
     shop::Shop,
     traffic::Load,
 };
 
-use super::{assert_tidy, figures, gateway, input::Bare, serin};
+use super::{assert_tidy, figures, gateway, input::Bare, open_shop, serin, steps::in_step};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -104,6 +105,138 @@ fn a_grpc_route_carries_the_weights_of_real_calls() {
     let refused = refused.expect("RolledBack");
     assert_eq!(refused["status"]["reason"], "SloViolated", "{}", refused["status"]["message"]);
     println!("      {:?}", calls.end());
+
+    // and a preview with a host name of its own
+    let steps = json!({"spec": {"steps": [{"blueGreen": {"previewHost": "grpc-preview.example.com"}, "bake": "10s"}]}});
+    let patch = ["patch", "rollouts.serin.dev", "web", "--type=merge", "-p", &steps.to_string()];
+    bare.kubectl(&patch).expect("a preview");
+    bare.kubectl(&["set", "env", "deployment/web", "VERSION=v3"]).expect("release");
+    eventually("the preview", 2 * MINUTE, || {
+        let run = run(3)?.filter(|run| run["status"]["step"] == 1 && run["status"]["stepSince"].is_string());
+        Ok(run.map(drop))
+    })
+    .expect("the preview");
+    let of_callers = Calls::start("grpc.example.com", 200);
+    let previewed = Calls::start("grpc-preview.example.com", 200).end();
+    assert_eq!(previewed, BTreeMap::from([("v3".to_owned(), 200)]));
+    assert_eq!(of_callers.end(), BTreeMap::from([("v2".to_owned(), 200)]));
+    eventually("the promotion", 2 * MINUTE, || Ok(run(3)?.filter(|run| run["status"]["phase"] == "Succeeded")))
+        .expect("Succeeded");
+    assert!(get("grpc", "grpcroute", "web-preview").expect("kubectl").is_none(), "the preview's route is gone");
+    assert_eq!(Calls::start("grpc.example.com", 200).end(), BTreeMap::from([("v3".to_owned(), 200)]));
+}
+
+#[test]
+fn a_preview_answers_at_its_own_host_while_it_runs_and_at_no_other_time() {
+    let host = "look.preview.example.com";
+    let steps = json!([{"blueGreen": {"previewHost": host}, "bake": "15s"}]);
+    let (shop, mut load) = open_shop("preview", &steps, |_| {});
+    let answers = |from: f64, look: &mut Load| -> (usize, usize) {
+        std::thread::sleep(Duration::from_millis(1500));
+        let records = look.read().expect("records");
+        let since: Vec<_> = records.iter().filter(|record| record.t >= from).collect();
+        (since.iter().filter(|record| record.version.as_deref() == Some("canary")).count(), since.len())
+    };
+    let route = || get(&shop.namespace, "httproute", "auth-preview").expect("kubectl");
+    let began = now();
+
+    // the host name is somebody else's: said, and no run begins
+    let other = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "other"},
+        "spec": {"parentRefs": [{"name": "gw", "namespace": "gateway"}], "hostnames": [host],
+                 "rules": [{"backendRefs": [{"name": "auth", "port": 80}]}]}
+    });
+    shop.apply(&other.to_string()).expect("a route");
+    let taken = [
+        "wait",
+        "rollouts.serin.dev/auth",
+        "--for=jsonpath={.status.conditions[?(@.type==\"Stalled\")].reason}=PreviewTaken",
+        "--timeout=30s",
+    ];
+    shop.kubectl(&taken).expect("PreviewTaken");
+    shop.release(&["VERSION=canary"]).expect("release");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(shop.run().expect("kubectl").is_none(), "no run");
+    shop.kubectl(&["delete", "httproute", "other"]).expect("mended");
+
+    // the preview has it, callers don't; the controller that made it is killed
+    in_step(&shop, 1);
+    let mut look = Load::start(&gateway(), host, 50, 120, &[]).expect("the preview answers");
+    let from = now();
+    let (pod, _) = leader().expect("a leader");
+    kubectl(&["-n", SERIN, "delete", "pod", &pod, "--grace-period=0", "--force", "--wait=false"]).expect("killed");
+    std::thread::sleep(Duration::from_secs(4));
+    let (canary, requests) = answers(from, &mut look);
+    println!("      by the preview's host: {canary} of {requests} by the new version");
+    assert!(requests > 100 && canary == requests, "{canary} of {requests}");
+    let seen = figures(&mut load, began, "canary");
+    assert_eq!((seen.canary, seen.failed), (0, 0), "callers have none of it");
+
+    // aborted: nobody has it any more
+    shop.serin(&["abort", "auth"]).expect("abort");
+    let run = shop.run_in("RolledBack", None, MINUTE).expect("RolledBack");
+    assert!(route().is_none(), "its route is gone");
+    std::thread::sleep(Duration::from_secs(1));
+    let from = now();
+    std::thread::sleep(Duration::from_secs(2));
+    let (canary, requests) = answers(from, &mut look);
+    assert_eq!(canary, 0, "of {requests} by the preview's host");
+    assert_eq!(figures(&mut load, began, "canary").failed, 0);
+    assert_tidy(&shop);
+
+    // again, and promoted
+    shop.serin(&["retry", "auth"]).expect("retry");
+    let name = run["metadata"]["name"].as_str().expect("a name").to_owned();
+    let from = now();
+    shop.run_in("Succeeded", Some(&name), 2 * MINUTE).expect("Succeeded");
+    let (canary, requests) = answers(from, &mut look);
+    println!("      by the preview's host, of the second run: {canary} of {requests}");
+    assert!(canary > 200, "{canary} of {requests}");
+    assert!(route().is_none(), "its route is gone");
+    assert_eq!(figures(&mut load, began, "canary").failed, 0, "no caller is lost");
+    assert_tidy(&shop);
+}
+
+#[test]
+fn a_route_without_room_for_the_steps_is_said_before_the_run_and_in_it() {
+    let steps = json!([{"weight": 25, "bake": "5s"}, {"weight": 50, "bake": "3s"}]);
+    let (shop, mut load) = open_shop("room", &steps, |rollout| rollout["spec"]["sticky"] = json!({}));
+    let rules = |rules: usize| {
+        let rule = |path: String| json!({"matches": [{"path": {"type": "PathPrefix", "value": path}}], "backendRefs": [{"name": "auth", "port": 80}]});
+        let all: Vec<Value> = (1..rules).map(|number| rule(format!("/{number}"))).chain([rule("/".into())]).collect();
+        let patch = json!({"spec": {"rules": all}}).to_string();
+        shop.kubectl(&["patch", "httproute", "auth", "--type=merge", "-p", &patch]).expect("rules");
+    };
+    let stalled = |reason: &str| {
+        let path = format!("--for=jsonpath={{.status.conditions[?(@.type==\"Stalled\")].reason}}={reason}");
+        shop.kubectl(&["wait", "rollouts.serin.dev/auth", &path, "--timeout=30s"]).expect("said");
+    };
+    let began = now();
+    rules(6);
+    stalled("RouteHasNoRoom");
+    shop.release(&["VERSION=canary"]).expect("release");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(shop.run().expect("kubectl").is_none(), "no run");
+    let events = shop.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]).expect("events");
+    assert!(events.contains("RouteHasNoRoom"), "{events}");
+
+    // mended, and too much again in mid-run: held with the reason, and no patch is refused
+    rules(2);
+    in_step(&shop, 1);
+    rules(6);
+    let held = eventually("the hold", MINUTE, || {
+        Ok(shop.run()?.filter(|run| run["status"]["waiting"]["reason"] == "Blocked"))
+    });
+    let held = held.expect("held")["status"]["waiting"]["message"].clone();
+    println!("      {held}");
+    assert!(held.as_str().is_some_and(|message| message.contains("at most 16 rules")), "{held}");
+    std::thread::sleep(Duration::from_secs(2));
+    let events = shop.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]).expect("events");
+    assert!(!events.contains("ActionFailed"), "{events}");
+    rules(1);
+    shop.run_in("Succeeded", None, 2 * MINUTE).expect("Succeeded");
+    assert_eq!(figures(&mut load, began, "canary").failed, 0);
+    assert_tidy(&shop);
 }
 
 #[test]

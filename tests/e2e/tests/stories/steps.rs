@@ -11,12 +11,12 @@ use serin_e2e::{
     traffic::Load,
 };
 
-use super::{assert_tidy, figures, gateway, open_shop, rollout_status, serin};
+use super::{assert_tidy, envoy_gateway, figures, gateway, open_shop, rollout_status, serin};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Waits until the newest run has baked into this step.
-fn in_step(shop: &Shop, step: u32) -> Value {
+pub(super) fn in_step(shop: &Shop, step: u32) -> Value {
     let run = eventually(&format!("step {step}"), 2 * MINUTE, || {
         let run = shop.run()?.unwrap_or_default();
         let there = run["status"]["step"] == step && run["status"]["stepSince"].is_string();
@@ -26,7 +26,7 @@ fn in_step(shop: &Shop, step: u32) -> Value {
 }
 
 /// Answers of the canary among those sent between these times.
-fn canary_of(load: &mut Load, from: f64, until: f64) -> (usize, usize) {
+pub(super) fn canary_of(load: &mut Load, from: f64, until: f64) -> (usize, usize) {
     let records = load.read().expect("records");
     let within: Vec<&Record> = records.iter().filter(|record| record.t >= from && record.t < until).collect();
     (within.iter().filter(|record| record.version.as_deref() == Some("canary")).count(), within.len())
@@ -94,8 +94,9 @@ fn testers_get_the_canary_first_whatever_the_weight() {
     assert_tidy(&shop);
 }
 
-/// Requests that the version's pods counted, by their own metrics.
-fn counted(shop: &Shop, hash: &Value) -> f64 {
+/// Requests that the version's pods counted, by their own metrics; those of one path, or all.
+fn counted(shop: &Shop, hash: &Value, path: Option<&str>) -> f64 {
+    let label = path.map(|path| format!("route=\"{path}\"")).unwrap_or_default();
     let pods = list(&shop.namespace, "pods").expect("kubectl");
     let of = pods.iter().filter(|pod| pod["metadata"]["labels"]["pod-template-hash"] == *hash);
     let pages = of.filter_map(|pod| {
@@ -105,7 +106,7 @@ fn counted(shop: &Shop, hash: &Value) -> f64 {
     });
     pages
         .flat_map(|page| page.lines().map(str::to_owned).collect::<Vec<_>>())
-        .filter(|line| line.starts_with("http_requests_total{"))
+        .filter(|line| line.starts_with("http_requests_total{") && line.contains(&label))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum()
 }
@@ -118,7 +119,7 @@ fn copies_are_judged_before_any_caller_gets_an_answer() {
     let began = now();
     shop.release(&["VERSION=canary", "FAULT_ERRORS=30%"]).expect("release");
     let run = in_step(&shop, 1);
-    let first = counted(&shop, &run["spec"]["to"]["hash"]);
+    let first = counted(&shop, &run["spec"]["to"]["hash"], None);
     let refused = shop.run_in("RolledBack", None, MINUTE).expect("RolledBack");
     assert_eq!(refused["status"]["reason"], "SloViolated", "{}", refused["status"]["message"]);
     println!("      {} ({first} copies counted early)", refused["status"]["message"]);
@@ -136,7 +137,7 @@ fn copies_are_judged_before_any_caller_gets_an_answer() {
     })
     .expect("a run");
     std::thread::sleep(Duration::from_secs(3));
-    let copies = counted(&shop, &run["spec"]["to"]["hash"]);
+    let copies = counted(&shop, &run["spec"]["to"]["hash"], None);
     println!("      {copies} copies counted by the canary");
     assert!(copies > 200.0, "{copies} copies in about 3 s of 200/s");
     shop.run_in("Succeeded", Some(&name), 2 * MINUTE).expect("Succeeded");
@@ -159,6 +160,146 @@ fn versions_by_user(records: &[Record], from: f64, until: f64) -> BTreeMap<u16, 
     seen
 }
 
+/// How many standard deviations of a binomial share are no accident.
+const DEVIATIONS: f64 = 6.0;
+
+/// Users who had the canary, in percent, and those who saw both versions, between these times.
+fn users_with_canary(load: &mut Load, from: f64, until: f64) -> (f64, usize) {
+    let users = versions_by_user(load.read().expect("records"), from, until);
+    let flipped = users.values().filter(|versions| versions.len() > 1).count();
+    let with_canary = users.values().filter(|versions| versions.iter().any(|version| version == "canary")).count();
+    (100.0 * with_canary as f64 / users.len() as f64, flipped)
+}
+
+#[test]
+fn envoy_gateway_copies_the_percent_that_is_asked_for_and_knows_testers_and_users() {
+    serin();
+    let shop = Shop::open("envoy").expect("a shop");
+    let parents = json!({"spec": {"parentRefs": [{"name": "gw-eg", "namespace": "gateway"}]}}).to_string();
+    shop.kubectl(&["patch", "httproute", "auth", "--type=merge", "-p", &parents]).expect("Envoy Gateway's");
+    let testers = json!([{"headers": [{"name": "x-tester", "value": "yes"}]}]);
+    let steps = json!([
+        {"mirror": {"percent": 20}, "bake": "14s"}, {"match": testers, "bake": "7s"}, {"match": []},
+        {"weight": 25, "bake": "14s"}, {"weight": 50, "bake": "14s"}
+    ]);
+    shop.rollout(&steps, |rollout| rollout["spec"]["sticky"] = json!({})).expect("a Rollout");
+    shop.idle().expect("Ready");
+    let calls = |rate: u32, extra: &[&str]| Load::start(&envoy_gateway(), &shop.host, rate, 600, extra).expect("load");
+    let mut load = calls(200, &["--users", "400", "--mix", "session:1"]);
+    let mut tester = calls(20, &["--header", "x-tester:yes", "--mix", "session:1"]);
+    let mut posts = calls(20, &["--mix", "login:1"]);
+    let began = now();
+    shop.release(&["VERSION=canary"]).expect("release");
+
+    // copies of 20 % of what is safe to ask twice: GET /session, and not POST /login
+    let run = in_step(&shop, 1);
+    let canary = &run["spec"]["to"]["hash"];
+    std::thread::sleep(Duration::from_secs(1));
+    let (from, first) = (now(), counted(&shop, canary, Some("/session")));
+    std::thread::sleep(Duration::from_secs(8));
+    let (until, last) = (now(), counted(&shop, canary, Some("/session")));
+    let logins = counted(&shop, canary, Some("/login"));
+    std::thread::sleep(Duration::from_secs(1));
+    let asked: usize = [&mut load, &mut tester]
+        .into_iter()
+        .flat_map(|load| load.read().expect("records"))
+        .filter(|record| record.t >= from && record.t < until)
+        .count();
+    let (copies, asked) = (last - first, asked as f64);
+    println!("      {copies} copies of {asked} requests at 20 %, {logins} of logins");
+    // what is asked while the pods are read is not in both
+    let slop = 0.05 * asked + DEVIATIONS * (asked * 0.2 * 0.8).sqrt();
+    assert!((copies - 0.2 * asked).abs() < slop, "{copies} copies of {asked} requests");
+    assert_eq!(logins, 0.0, "a login is not asked for twice");
+
+    // testers and nobody else
+    in_step(&shop, 2);
+    std::thread::sleep(Duration::from_secs(1));
+    let from = now();
+    std::thread::sleep(Duration::from_secs(3));
+    let until = now();
+    std::thread::sleep(Duration::from_secs(1));
+    let (seen, requests) = canary_of(&mut tester, from, until);
+    println!("      testers: {seen} of {requests} by the canary");
+    assert!(requests > 20 && seen == requests, "{seen} of {requests}");
+    let (seen, requests) = canary_of(&mut load, from, until);
+    assert_eq!(seen, 0, "of {requests} others");
+
+    // and users who stay
+    for (step, weight) in [(4, 25.0), (5, 50.0)] {
+        in_step(&shop, step);
+        std::thread::sleep(Duration::from_millis(2500));
+        let from = now();
+        std::thread::sleep(Duration::from_millis(4500));
+        let until = now();
+        std::thread::sleep(Duration::from_secs(1));
+        let (share, flipped) = users_with_canary(&mut load, from, until);
+        println!("      weight {weight}: {share:.1} % of the users have the canary, {flipped} flipped");
+        assert_eq!(flipped, 0, "no user sees both versions but at weight changes");
+        let spread = DEVIATIONS * (weight * (100.0 - weight) / 400.0_f64).sqrt();
+        assert!((share - weight).abs() <= spread, "{share:.1} % of the users at weight {weight}");
+    }
+    shop.run_in("Succeeded", None, 2 * MINUTE).expect("Succeeded");
+    for load in [&mut load, &mut tester, &mut posts] {
+        assert_eq!(figures(load, began, "canary").failed, 0);
+    }
+    assert_tidy(&shop);
+}
+
+/// What a header of the gateway's answers says, with others of its name.
+fn answer_header(shop: &Shop, name: &str) -> Vec<String> {
+    let host = format!("Host: {}", shop.host);
+    let args = ["-sS", "-m", "5", "-o", "/dev/null", "-D", "-", "-H", &host, &gateway()];
+    let output = std::process::Command::new("curl").args(args).output().expect("curl");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let headers = text.lines().filter_map(|line| line.split_once(':'));
+    headers.filter(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).collect()
+}
+
+#[test]
+fn the_cookie_stands_beside_filters_of_the_route_and_leaves_them_as_they_were() {
+    serin();
+    let shop = Shop::open("filters").expect("a shop");
+    let answers = |change: Value| json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": change});
+    let rules = json!([{
+        "filters": [answers(json!({"set": [{"name": "x-rule", "value": "mine"}]}))],
+        "backendRefs": [{"name": "auth", "port": 80, "filters": [answers(json!({"add": [{"name": "x-backend", "value": "mine"}]}))]}]
+    }]);
+    let patch = json!({"spec": {"rules": rules}}).to_string();
+    shop.kubectl(&["patch", "httproute", "auth", "--type=merge", "-p", &patch]).expect("filters");
+    shop.rollout(&json!([{"weight": 25, "bake": "10s"}, {"weight": 50, "bake": "4s"}]), |rollout| {
+        rollout["spec"]["sticky"] = json!({});
+    })
+    .expect("a Rollout");
+    shop.idle().expect("Ready");
+    let rules =
+        || get(&shop.namespace, "httproute", "auth").expect("kubectl").expect("a route")["spec"]["rules"].clone();
+    let before = rules();
+    let mut load = Load::start(&gateway(), &shop.host, 200, 600, &["--users", "400"]).expect("load");
+    let began = now();
+    shop.release(&["VERSION=canary"]).expect("release");
+    in_step(&shop, 1);
+    std::thread::sleep(Duration::from_millis(2500));
+    let from = now();
+    for _ in 0..10 {
+        assert_eq!(answer_header(&shop, "x-rule"), ["mine"]);
+        assert_eq!(answer_header(&shop, "x-backend"), ["mine"]);
+        let cookies = answer_header(&shop, "set-cookie");
+        assert_eq!(cookies.iter().filter(|cookie| cookie.contains("serin=serin-")).count(), 1, "{cookies:?}");
+    }
+    std::thread::sleep(Duration::from_millis(4500));
+    let until = now();
+    std::thread::sleep(Duration::from_secs(1));
+    let (share, flipped) = users_with_canary(&mut load, from, until);
+    println!("      {share:.1} % of the users have the canary, {flipped} flipped");
+    assert_eq!(flipped, 0);
+    assert!((share - 25.0).abs() <= DEVIATIONS * (25.0 * 75.0 / 400.0_f64).sqrt(), "{share:.1} % of the users");
+    shop.run_in("Succeeded", None, 2 * MINUTE).expect("Succeeded");
+    assert_eq!(rules(), before, "to the letter");
+    assert_eq!(figures(&mut load, began, "canary").failed, 0);
+    assert_tidy(&shop);
+}
+
 #[test]
 fn a_user_stays_with_a_version_and_moves_only_as_the_weight_grows() {
     let steps = json!([{"weight": 5, "bake": "20s"}, {"weight": 25, "bake": "20s"}, {"weight": 50, "bake": "20s"}]);
@@ -177,14 +318,8 @@ fn a_user_stays_with_a_version_and_moves_only_as_the_weight_grows() {
         std::thread::sleep(Duration::from_millis(4500));
         let until = now();
         std::thread::sleep(Duration::from_secs(1));
-        let users = versions_by_user(load.read().expect("records"), from, until);
-        let flips = users.values().filter(|versions| versions.len() > 1).count();
-        let with_canary = users.values().filter(|versions| versions.iter().any(|version| version == "canary")).count();
-        let share = 100.0 * with_canary as f64 / users.len() as f64;
-        println!(
-            "      weight {weight}: {with_canary} of {} users have the canary ({share:.1} %), {flips} flipped",
-            users.len()
-        );
+        let (share, flips) = users_with_canary(&mut load, from, until);
+        println!("      weight {weight}: {share:.1} % of the users have the canary, {flips} flipped");
         assert_eq!(flips, 0, "no user sees both versions but at weight changes");
         // binomial over 400 users: five standard deviations
         let spread = 5.0 * (weight * (100.0 - weight) / 400.0_f64).sqrt();
