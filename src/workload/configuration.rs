@@ -165,7 +165,11 @@ impl Stamp {
     }
 
     /// Copies that are not there.
-    pub fn missing_copies(&self, deployment: &Deployment, objects: &[ConfigObject]) -> Vec<(ConfigKind, String, Value)> {
+    pub fn missing_copies(
+        &self,
+        deployment: &Deployment,
+        objects: &[ConfigObject],
+    ) -> Vec<(ConfigKind, String, Value)> {
         let missing = self.objects.iter().filter_map(|(kind, name)| {
             let copy = copy_name(name, &self.digest);
             let there = objects.iter().any(|object| object.is(*kind, &copy) && object.copy_for() == Some(&self.digest));
@@ -257,7 +261,10 @@ mod tests {
         let keys = |uid, value| object(Secret, "keys", uid, value);
         let both = [ConfigMap, Secret];
         let is = stamp(&both, &[settings("a"), keys("2", "b")]).expect("a stamp");
-        assert_eq!(stamp(&both, &[keys("2", "b"), settings("a"), object(ConfigMap, "other", "3", "c")]), Some(is.clone()));
+        assert_eq!(
+            stamp(&both, &[keys("2", "b"), settings("a"), object(ConfigMap, "other", "3", "c")]),
+            Some(is.clone())
+        );
         for other in [
             stamp(&both, &[settings("x"), keys("2", "b")]),
             stamp(&both, &[settings("a"), keys("2", "x")]),
