@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::{Phase, Policy, RolloutRun, RolloutRunStatus, Stage, names, validate},
     engine::{self, Action, Decision, Gates, Governance, Governed, LastRun, Latch, Traffic},
-    evidence::{Evidence, Silent, Split},
+    evidence::{Fold, Silent},
     workload::owner_of,
 };
 
@@ -164,10 +164,11 @@ fn holds_borrowed(world: &World, run: &RolloutRun) -> bool {
         .any(|set| is_borrowed(set) && owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref()))
 }
 
-/// What the counts say, as the engine takes it. `blind`: why they can't be read.
-pub fn seen(evidence: &Evidence, split: &Split, blind: Option<String>) -> Seen {
+/// What the counts say, as the engine takes it.
+pub fn seen(fold: &Fold) -> Seen {
+    let split = fold.split();
     let idle = split.idle_for();
-    let judgements = evidence.judge();
+    let judgements = fold.judge();
     let excess = judgements.iter().map(|judgement| {
         let (canary, stable) = (judgement.canary, judgement.stable);
         let usual = stable.ratio().unwrap_or(0.0);
@@ -179,7 +180,7 @@ pub fn seen(evidence: &Evidence, split: &Split, blind: Option<String>) -> Seen {
             silent: split.silent().map(|silent| silent_words(&silent)),
             canary_idle: idle.canary,
             stable_idle: idle.stable,
-            blind,
+            blind: fold.blind().map(str::to_owned),
             excess_failed: excess.fold(0.0, f64::max),
         },
         judgements,

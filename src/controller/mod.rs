@@ -6,6 +6,7 @@
 mod caches;
 mod gatekeeper;
 mod lease;
+mod ledger;
 mod look;
 mod metrics;
 mod observe;
@@ -18,6 +19,7 @@ mod start;
 mod world;
 
 pub use gatekeeper::AllowedHosts;
+pub use ledger::{thousandths, watches};
 pub use look::{Looked, Moved, due_percent, look_after, move_run, seen, to_close};
 pub use observe::{Seen, arm_of, governed_workload, observe, troubles};
 pub use plan::{PlanError, plan};

@@ -1,47 +1,30 @@
 //! A run's eyes: scrapes the arms' pods at the policy's rhythm, apart from the decisions, so that pods that hang or lie
 //! never delay one.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use super::{
     caches::Namespace,
+    ledger::{Ledger, Reading},
     look,
     observe::{Seen, arm_of},
 };
 use crate::{
     api::{Policy, RolloutRun, SloKind},
-    evidence::{Count, Evidence, Sample, Slo, Split},
     telemetry::{
-        Arm, CounterQuery, DeltaSettings, Deltas, LatencyQuery, MAX_PODS_PER_ARM, Matcher, MatcherError, PodCounts,
-        PodScrape, Query, Scraper, Target, TickCounts, pick, shared_gaps,
+        CounterQuery, LatencyQuery, MAX_PODS_PER_ARM, Matcher, MatcherError, PodCounts, PodScrape, Query, Scraper,
+        Target, pick, shared_gaps,
     },
     workload::{Pod, template},
 };
 
-/// What is kept of a run's counts: enough to go on exactly after a restart.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-struct Ledger {
-    evidence: Evidence,
-    deltas: Deltas,
-    split: Split,
-}
-
-/// The state that the scraping task and the decisions share.
-struct Shared {
-    ledger: Ledger,
-    blind: Option<String>,
-}
-
 /// Ends with the run.
 pub(super) struct Sensor {
-    shared: Arc<Mutex<Shared>>,
+    /// The scraping task and the decisions share it.
+    ledger: Arc<Mutex<Ledger>>,
     task: JoinHandle<()>,
 }
 
@@ -71,7 +54,7 @@ impl Sensor {
         let query = query(policy)?;
         let saved = run.status.as_ref().and_then(|status| status.ledger.as_deref());
         let ledger = saved.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| Ledger::new(policy));
-        let shared = Arc::new(Mutex::new(Shared { ledger, blind: Some("no counts yet".into()) }));
+        let ledger = Arc::new(Mutex::new(ledger));
         let looking = Looking {
             run: run.clone(),
             policy: policy.clone(),
@@ -79,7 +62,7 @@ impl Sensor {
             query,
             namespace,
             scraper,
-            shared: Arc::clone(&shared),
+            ledger: Arc::clone(&ledger),
         };
         let task = tokio::spawn(async move {
             let interval = looking.policy.spec.telemetry.scrape.interval.duration();
@@ -87,45 +70,22 @@ impl Sensor {
             clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 clock.tick().await;
-                looking.look(interval).await;
+                let reading = looking.look().await;
+                looking.keep(&reading);
                 tick();
             }
         });
-        Ok(Self { shared, task })
+        Ok(Self { ledger, task })
     }
 
     /// What the counts say now.
     pub fn seen(&self) -> Seen {
-        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        look::seen(&shared.ledger.evidence, &shared.ledger.split, shared.blind.clone())
+        look::seen(self.ledger.lock().unwrap_or_else(PoisonError::into_inner).fold())
     }
 
     /// The ledger as text.
     pub fn ledger(&self) -> Option<String> {
-        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        serde_json::to_string(&shared.ledger).ok()
-    }
-}
-
-impl Ledger {
-    fn new(policy: &Policy) -> Self {
-        let slos: Vec<Slo> = policy
-            .slos
-            .iter()
-            .map(|slo| Slo {
-                name: slo.name.clone(),
-                objective: slo.bad_allowed,
-                relative: slo.relative,
-                absolute: slo.absolute,
-            })
-            .collect();
-        let settings =
-            DeltaSettings { warmup_seconds: policy.spec.limits.warmup.as_secs_f64(), ..DeltaSettings::default() };
-        Self {
-            evidence: Evidence::new(&slos, policy.alpha, policy.steps.len()),
-            deltas: Deltas::new(settings),
-            split: Split::default(),
-        }
+        serde_json::to_string(&*self.ledger.lock().unwrap_or_else(PoisonError::into_inner)).ok()
     }
 }
 
@@ -165,12 +125,12 @@ struct Looking {
     query: Query,
     namespace: Arc<Namespace>,
     scraper: Arc<Scraper>,
-    shared: Arc<Mutex<Shared>>,
+    ledger: Arc<Mutex<Ledger>>,
 }
 
 impl Looking {
-    /// One reading of all pods, folded into the ledger.
-    async fn look(&self, interval: Duration) {
+    /// One reading of all pods.
+    async fn look(&self) -> Reading {
         let spec = &self.run.spec;
         let pods = [&spec.from.hash, &spec.to.hash].into_iter().flat_map(|hash| self.namespace.pods_with(hash));
         let pods: Vec<Arc<Pod>> =
@@ -205,7 +165,7 @@ impl Looking {
             });
         }
         let gap = shared_gaps(&counts).first().map(ToString::to_string);
-        self.fold(&scrapes, interval, fault, gap);
+        Reading { scrapes, fault, gap }
     }
 
     fn target(&self, pod: &Pod) -> Option<Target> {
@@ -218,55 +178,13 @@ impl Looking {
         })
     }
 
-    fn fold(&self, scrapes: &[PodScrape], interval: Duration, fault: Option<String>, gap: Option<String>) {
-        let now = Timestamp::now().as_millisecond() as f64 / 1000.0;
-        let status = self
-            .run
-            .metadata
-            .name
-            .as_deref()
-            .and_then(|name| self.namespace.run(name))
-            .and_then(|run| run.status.clone());
-        let status = status.unwrap_or_default();
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let ledger = &mut shared.ledger;
-        let step = usize::try_from(status.step.saturating_sub(1)).unwrap_or(0);
-        ledger.evidence.begin_step(step);
-        let counts = ledger.deltas.observe(now, scrapes);
-        let weight = look::due_percent(&self.policy, &status);
-        let total = |arm: &Option<crate::telemetry::ArmCounts>| arm.as_ref().map(|arm| arm.requests);
-        ledger.split.push(total(&counts.canary), total(&counts.stable), weight, interval.as_secs_f64());
-        ledger.evidence.fold(&samples(&self.policy, &counts));
-        shared.blind = blind(scrapes, &counts, fault, gap);
+    /// Puts it into the ledger, with the run's status as it is now.
+    fn keep(&self, reading: &Reading) {
+        let run = self.run.metadata.name.as_deref().and_then(|name| self.namespace.run(name));
+        let status = run.and_then(|run| run.status.clone()).unwrap_or_default();
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.read(&self.policy, &status, reading, Timestamp::now());
     }
-}
-
-/// Why there are no counts to judge by.
-fn blind(scrapes: &[PodScrape], counts: &TickCounts, fault: Option<String>, gap: Option<String>) -> Option<String> {
-    let of = |arm| scrapes.iter().any(|scrape| scrape.arm == arm);
-    let unread = counts.canary.is_none() && of(Arm::Canary) || counts.stable.is_none() && of(Arm::Stable);
-    match (unread, fault) {
-        (true, Some(fault)) => Some(fault),
-        _ => gap,
-    }
-}
-
-fn samples(policy: &Policy, counts: &TickCounts) -> Vec<Sample> {
-    let mut latency = 0;
-    let mut samples = Vec::new();
-    for slo in &policy.slos {
-        let count = |arm: &Option<crate::telemetry::ArmCounts>| match (arm, slo.kind) {
-            (Some(arm), SloKind::Errors) => Count { bad: arm.errors, total: arm.requests },
-            (Some(arm), SloKind::Latency { .. }) => arm
-                .latencies
-                .get(latency)
-                .map_or(Count::default(), |count| Count { bad: count.slow, total: count.total }),
-            (None, _) => Count::default(),
-        };
-        samples.push(Sample { canary: count(&counts.canary), stable: count(&counts.stable) });
-        latency += usize::from(matches!(slo.kind, SloKind::Latency { .. }));
-    }
-    samples
 }
 
 /// The number of the port to scrape, from the Deployment's template.

@@ -67,19 +67,19 @@ impl Crowd {
     }
 
     /// `skip`: columns of SLOs before this one.
-    pub(super) fn push(&mut self, samples: &[Sample], pods: &[PodTick<'_>], skip: usize) {
+    pub(super) fn push(&mut self, samples: &[Sample], pods: &[PodTick], skip: usize) {
         for (sum, sample) in self.arms.iter_mut().zip(samples) {
             sum.add(sample.clamped());
         }
         let columns = self.arms.len();
         for tick in pods {
             let counts = tick.counts.iter().skip(skip).take(columns).map(|count| count.clamped());
-            if let Some(sums) = self.pods.get_mut(tick.pod) {
+            if let Some(sums) = self.pods.get_mut(&tick.pod) {
                 sums.iter_mut().zip(counts).for_each(|(sum, count)| sum.add(count));
             } else if self.pods.len() < MOST_PODS {
                 let mut sums: Vec<Count> = counts.collect();
                 sums.resize(columns, Count::default());
-                self.pods.insert(tick.pod.to_owned(), sums);
+                self.pods.insert(tick.pod.clone(), sums);
             }
         }
     }
@@ -194,7 +194,7 @@ mod tests {
             let counts: Vec<[Count; 1]> = self.bad.iter().map(|p| [draw(&mut self.dice, 15.0, *p)]).collect();
             counts.iter().for_each(|[count]| arms.canary.add(*count));
             arms.stable = draw(&mut self.dice, 150.0 * self.bad.len() as f64, 0.002);
-            let pods = self.names.iter().zip(&counts).map(|(pod, counts)| PodTick { pod, counts });
+            let pods = self.names.iter().zip(&counts).map(|(pod, counts)| tick_of(pod, counts));
             evidence.fold_pods(&[arms], &pods.collect::<Vec<_>>());
         }
 
@@ -209,6 +209,11 @@ mod tests {
             }
             (1200, None)
         }
+    }
+
+    fn tick_of(pod: &str, counts: &[Count]) -> PodTick {
+        let requests = counts.first().map_or(0, |own| own.total);
+        PodTick { pod: pod.to_owned(), requests, counts: counts.to_vec() }
     }
 
     fn run() -> Evidence {
@@ -286,7 +291,7 @@ mod tests {
             let name = format!("pod-{tick}");
             let arms = Sample { canary: Count { bad: 3, total: 50 }, stable: Count { bad: 0, total: 90 } };
             let counts = vec![count; (tick % 4) as usize];
-            evidence.fold_pods(&[arms; 2][..(tick % 3) as usize], &[PodTick { pod: &name, counts: &counts }]);
+            evidence.fold_pods(&[arms; 2][..(tick % 3) as usize], &[tick_of(&name, &counts)]);
             let written = serde_json::to_string(&evidence).unwrap();
             assert!(written.len() < 12_000, "{} bytes", written.len());
             assert_eq!(serde_json::from_str::<Evidence>(&written).unwrap(), evidence);

@@ -36,6 +36,7 @@ mod crowd;
 mod dice;
 mod dispersion;
 mod eprocess;
+mod fold;
 mod harm;
 mod multinomial;
 mod power;
@@ -56,6 +57,7 @@ pub use conservation::{Conservation, Lost, Totals};
 pub use crowd::Suspect;
 pub use dispersion::Dispersion;
 pub use eprocess::{Bet, Phi, Purse};
+pub use fold::{Fold, Tick};
 pub use harm::{Harm, cap_of_budget};
 pub use sample_ratio::{Mismatch, Off, SampleRatio};
 pub use split::{ArmSeconds, Silent, Split};
@@ -140,12 +142,15 @@ impl Sample {
     }
 }
 
-/// One canary pod in one tick: its counts in the order of the tick's samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PodTick<'a> {
+/// What one pod did in one tick.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodTick {
     /// Unique over time: the UID.
-    pub pod: &'a str,
-    pub counts: &'a [Count],
+    pub pod: String,
+    /// All its requests. Fewer may be judged: those of a pod that warms up have no latency yet.
+    pub requests: u64,
+    /// In the order of the tick's samples: for each SLO its own, then its facets'.
+    pub counts: Vec<Count>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -294,7 +299,7 @@ impl Evidence {
 
     /// The same where the canary's pods were read one by one: a single bad pod is then told from a bad
     /// version. `tick` is about all pods.
-    pub fn fold_pods(&mut self, tick: &[Sample], canary: &[PodTick<'_>]) {
+    pub fn fold_pods(&mut self, tick: &[Sample], canary: &[PodTick]) {
         match self.pardoned.clone() {
             None => self.fold_all(tick, canary),
             // A second bad pod is no accident: from now on nobody is told apart.
@@ -302,7 +307,7 @@ impl Evidence {
         }
     }
 
-    fn fold_all(&mut self, tick: &[Sample], canary: &[PodTick<'_>]) {
+    fn fold_all(&mut self, tick: &[Sample], canary: &[PodTick]) {
         let drip = self.stakes.drip();
         let money = Money { idle: self.stakes.idle(), threshold: self.threshold.get(), in_step: !self.stakes.waiting };
         let (mut rest, mut skip) = (tick, 0);
@@ -375,8 +380,8 @@ impl Evidence {
 }
 
 /// The tick without this pod.
-fn without(tick: &[Sample], canary: &[PodTick<'_>], pod: &str) -> Vec<Sample> {
-    let gone = canary.iter().find(|one| one.pod == pod).map_or(&[] as &[Count], |one| one.counts);
+fn without(tick: &[Sample], canary: &[PodTick], pod: &str) -> Vec<Sample> {
+    let gone = canary.iter().find(|one| one.pod == pod).map_or(&[] as &[Count], |one| &one.counts);
     let mut gone = gone.iter().copied();
     let mut less = |sample: &Sample| Sample { canary: sample.canary.less(gone.next().unwrap_or_default()), ..*sample };
     tick.iter().map(&mut less).collect()

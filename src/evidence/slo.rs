@@ -29,7 +29,7 @@ struct Bad {
 /// What the canary's pods did in a tick; `skip`: columns of other SLOs before this one's.
 #[derive(Clone, Copy)]
 pub(super) struct Canary<'a> {
-    pub(super) ticks: &'a [PodTick<'a>],
+    pub(super) ticks: &'a [PodTick],
     pub(super) skip: usize,
 }
 

@@ -56,9 +56,14 @@ struct Spell {
 
 impl Spell {
     fn add(&mut self, seconds: f64, due: f64) {
-        self.seconds += seconds;
-        self.due += due;
+        self.seconds = kept(self.seconds + seconds);
+        self.due = kept(self.due + due);
     }
+}
+
+/// Rounded to 1e-6, so that it comes back from any JSON as it went.
+fn kept(sum: f64) -> f64 {
+    (sum.clamp(0.0, 1e9) * 1e6).round() / 1e6
 }
 
 /// A sliding window over the ticks of a run. Bounded: at most 64 ticks and a few sums.
@@ -84,7 +89,7 @@ impl Split {
             self.trim();
         }
         let still = |idle: f64, total| match total {
-            Some(0) => idle + seconds,
+            Some(0) => kept(idle + seconds),
             Some(_) | None => 0.0,
         };
         self.idle =
@@ -100,8 +105,8 @@ impl Split {
             _ => None,
         };
         if let (Some(total @ 1..), Some(due)) = (canary, due) {
-            self.had = self.had * FADE + total as f64;
-            self.due = self.due * FADE + self.zero.due + due;
+            self.had = kept(self.had * FADE + total as f64);
+            self.due = kept(self.due * FADE + self.zero.due + due);
         }
         if !shared || canary.is_some_and(|total| total > 0) {
             self.zero = Spell::default();

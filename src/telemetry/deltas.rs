@@ -40,15 +40,23 @@ pub struct TickCounts {
 /// What one arm did since the last tick.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArmCounts {
-    pub requests: u64,
-    /// At most `requests`.
-    pub errors: u64,
-    /// In the order of the query; empty when no pod of the arm was read. Pods that warm up are left out.
-    pub latencies: Vec<LatencyCount>,
-    pub pods_read: u32,
+    /// Those that were read.
+    pub pods: Vec<PodDelta>,
     pub pods_unreadable: u32,
     /// Pods whose counters shrank. In tick after tick: the pod answers from several processes that count apart.
     pub resets: u32,
+}
+
+/// What one pod did since the last tick.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodDelta {
+    /// As in [`PodScrape::pod`].
+    pub pod: String,
+    pub requests: u64,
+    /// At most `requests`.
+    pub errors: u64,
+    /// In the order of the query. Zeros while the pod warms up.
+    pub latencies: Vec<LatencyCount>,
 }
 
 /// Both in seconds.
@@ -116,8 +124,8 @@ impl Deltas {
 
     /// One tick: all pods of both arms, readable or not. `now_seconds` is any clock that runs on over restarts.
     pub fn observe(&mut self, now_seconds: f64, scrapes: &[PodScrape]) -> TickCounts {
-        let mut stable = Tally::default();
-        let mut canary = Tally::default();
+        let mut stable = ArmCounts::default();
+        let mut canary = ArmCounts::default();
         let mut listed = HashSet::new();
         for scrape in scrapes.iter().filter(|scrape| listed.insert(scrape.pod.as_str())) {
             let tally = match scrape.arm {
@@ -128,10 +136,10 @@ impl Deltas {
         }
         self.forget(now_seconds, &listed);
         self.started = true;
-        TickCounts { canary: canary.finish(), stable: stable.finish() }
+        TickCounts { canary: canary.if_read(), stable: stable.if_read() }
     }
 
-    fn observe_pod(&mut self, now: f64, scrape: &PodScrape, tally: &mut Tally) {
+    fn observe_pod(&mut self, now: f64, scrape: &PodScrape, tally: &mut ArmCounts) {
         // There at the first tick, readable or not, is old enough to have history.
         let has_history = scrape.born_before_run || !self.started;
         let fresh = || Pod {
@@ -149,8 +157,11 @@ impl Deltas {
         }
         pod.listed_at = now;
         match &scrape.counts {
-            Some(counts) => pod.read(now, counts, self.settings.warmup_seconds, tally),
-            None => tally.unreadable += 1,
+            Some(counts) => {
+                let delta = pod.read(now, &scrape.pod, counts, self.settings.warmup_seconds, &mut tally.resets);
+                tally.pods.push(delta);
+            }
+            None => tally.pods_unreadable += 1,
         }
     }
 
@@ -167,13 +178,12 @@ impl Deltas {
 }
 
 impl Pod {
-    fn read(&mut self, now: f64, counts: &PodCounts, warmup: f64, tally: &mut Tally) {
-        tally.read += 1;
+    fn read(&mut self, now: f64, pod: &str, counts: &PodCounts, warmup: f64, resets: &mut u32) -> PodDelta {
         let seen = Counters { requests: counts.requests, errors: counts.errors, latencies: counts.latencies.clone() };
         let (from, from_zero) = match self.last.take() {
             Some(last) if seen.fell_below(&last) => {
                 // Another process: cold again, and all that it counted is new.
-                tally.resets += 1;
+                *resets += 1;
                 self.warm = Warm::NoRequestYet;
                 (seen.zero(), true)
             }
@@ -183,7 +193,7 @@ impl Pod {
             None if self.has_history => (seen.clone(), false),
             None => (seen.zero(), true),
         };
-        let (delta, reached) = seen.since(from);
+        let (mut delta, reached) = seen.since(from);
         if self.warm == Warm::NoRequestYet && seen.has_served() {
             self.warm = Warm::Since(now);
         }
@@ -194,9 +204,13 @@ impl Pod {
             Warm::Since(first) => !from_zero && self.read_at - first >= warmup,
             Warm::NoRequestYet => false,
         };
-        tally.add(&delta, warm);
+        if !warm {
+            delta.latencies.fill(LatencyCount::default());
+        }
         self.last = Some(reached);
         self.read_at = now;
+        let Counters { requests, errors, latencies } = delta;
+        PodDelta { pod: pod.to_owned(), requests, errors, latencies }
     }
 }
 
@@ -241,37 +255,11 @@ impl Counters {
     }
 }
 
-/// One arm in the making.
-#[derive(Debug, Default)]
-struct Tally {
-    requests: u64,
-    errors: u64,
-    latencies: Vec<LatencyCount>,
-    read: u32,
-    unreadable: u32,
-    resets: u32,
-}
-
-impl Tally {
-    fn add(&mut self, delta: &Counters, warm: bool) {
-        self.requests = self.requests.saturating_add(delta.requests);
-        self.errors = self.errors.saturating_add(delta.errors);
-        if self.latencies.len() < delta.latencies.len() {
-            self.latencies.resize(delta.latencies.len(), LatencyCount::default());
-        }
-        if warm {
-            for (sum, one) in self.latencies.iter_mut().zip(&delta.latencies) {
-                sum.total = sum.total.saturating_add(one.total);
-                sum.slow = sum.slow.saturating_add(one.slow);
-            }
-        }
-    }
-
-    fn finish(self) -> Option<ArmCounts> {
-        let Tally { requests, errors, latencies, read, unreadable, resets } = self;
-        let blind = read == 0 && unreadable > 0;
-        let counts = ArmCounts { requests, errors, latencies, pods_read: read, pods_unreadable: unreadable, resets };
-        (!blind).then_some(counts)
+impl ArmCounts {
+    /// `None`: the arm has pods, but none could be read.
+    fn if_read(self) -> Option<Self> {
+        let blind = self.pods.is_empty() && self.pods_unreadable > 0;
+        (!blind).then_some(self)
     }
 }
 

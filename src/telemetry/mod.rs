@@ -4,7 +4,7 @@
 //! the counters of many pods into what each arm did since the last tick. All but `scrape` are pure: no IO, no clock.
 //!
 //! ```text
-//! scrape -> exposition -> query -> PodCounts -> deltas -> TickCounts -> evidence
+//! scrape -> exposition -> query -> PodCounts -> deltas -> TickCounts -> evidence::Tick
 //! ```
 
 pub mod deltas;
@@ -12,7 +12,7 @@ pub mod exposition;
 pub mod query;
 pub mod scrape;
 
-pub use deltas::{Arm, ArmCounts, DeltaSettings, Deltas, PodScrape, TickCounts};
+pub use deltas::{Arm, ArmCounts, DeltaSettings, Deltas, PodDelta, PodScrape, TickCounts};
 pub use exposition::{Exposition, ExpositionError, Limits, parse};
 pub use query::{
     CounterQuery, Gap, LatencyCount, LatencyQuery, Matcher, MatcherError, PodCounts, Query, QueryError, read,

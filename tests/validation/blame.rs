@@ -37,7 +37,12 @@ fn blamed(seed: u64, one_pod: bool) -> (Option<Suspect>, f64) {
             .iter()
             .fold(Count::default(), |sum, [pod]| Count { bad: sum.bad + pod.bad, total: sum.total + pod.total });
         let stable = draw(100.0 * pods as f64, HEALTHY);
-        let ticks: Vec<PodTick<'_>> = NAMES.iter().zip(&each).map(|(pod, counts)| PodTick { pod, counts }).collect();
+        let tick = |(pod, [count]): (&&str, &[Count; 1])| PodTick {
+            pod: (*pod).to_owned(),
+            requests: count.total,
+            counts: vec![*count],
+        };
+        let ticks: Vec<PodTick> = NAMES.iter().zip(&each).map(tick).collect();
         evidence.fold_pods(&[Sample { canary, stable }], &ticks);
         match evidence.suspect() {
             None | Some(Suspect::Unclear) => {}

@@ -29,9 +29,10 @@ fn without_warmup() -> Deltas {
 }
 
 fn arm(counts: Option<ArmCounts>) -> (u64, u64, u64, u64) {
-    let counts = counts.unwrap();
-    let latency = counts.latencies.first().copied().unwrap_or_default();
-    (counts.requests, counts.errors, latency.total, latency.slow)
+    counts.unwrap().pods.iter().fold((0, 0, 0, 0), |sum, pod| {
+        let latency = pod.latencies.first().copied().unwrap_or_default();
+        (sum.0 + pod.requests, sum.1 + pod.errors, sum.2 + latency.total, sum.3 + latency.slow)
+    })
 }
 
 #[test]
@@ -109,7 +110,7 @@ fn an_unreadable_pod_brings_what_was_missed() {
     assert_eq!(arm(tick.stable), (5, 0, 5, 0));
     let tick = deltas.observe(2.0, &[canary("c", 25, 3), unreadable(canary("d", 0, 0))]);
     let read = tick.canary.clone().unwrap();
-    assert_eq!((read.pods_read, read.pods_unreadable), (1, 1));
+    assert_eq!((read.pods.len(), read.pods_unreadable), (1, 1));
     assert_eq!(arm(tick.canary), (15, 3, 15, 3));
     assert_eq!(arm(tick.stable), (0, 0, 0, 0), "no pods at all did nothing");
 }
@@ -189,7 +190,7 @@ fn a_pod_named_twice_counts_once() {
     deltas.observe(0.0, &[]);
     let tick = deltas.observe(1.0, &[canary("c", 5, 0), canary("c", 5, 0)]);
     let counts = tick.canary.unwrap();
-    assert_eq!((counts.requests, counts.pods_read), (5, 1));
+    assert_eq!((counts.pods[0].requests, counts.pods.len()), (5, 1));
 }
 
 #[test]
@@ -199,9 +200,25 @@ fn another_query_or_arm_starts_anew() {
     let mut two = canary("c", 9, 0);
     two.counts.as_mut().unwrap().latencies.push(LatencyCount { total: 100, slow: 0 });
     let tick = deltas.observe(1.0, &[two.clone()]).canary.unwrap();
-    assert_eq!((tick.requests, tick.latencies.len(), tick.latencies[1].total), (0, 2, 0));
+    let pod = &tick.pods[0];
+    assert_eq!((pod.requests, pod.latencies.len(), pod.latencies[1].total), (0, 2, 0));
     two.arm = Arm::Stable;
     assert_eq!(arm(deltas.observe(2.0, &[two]).stable), (0, 0, 0, 0));
+}
+
+#[test]
+fn each_pod_is_told_apart() {
+    let mut deltas = Deltas::new(DeltaSettings { warmup_seconds: 10.0, ..DeltaSettings::default() });
+    deltas.observe(0.0, &[stable("s", 5, 0), stable("t", 5, 0)]);
+    let tick = deltas.observe(1.0, &[stable("s", 25, 1), stable("t", 9, 0), canary("c", 3, 2)]);
+    let delta = |pod: &str, requests, errors, total, slow| PodDelta {
+        pod: pod.to_owned(),
+        requests,
+        errors,
+        latencies: vec![LatencyCount { total, slow }],
+    };
+    assert_eq!(tick.stable.unwrap().pods, [delta("s", 20, 1, 20, 1), delta("t", 4, 0, 4, 0)]);
+    assert_eq!(tick.canary.unwrap().pods, [delta("c", 3, 2, 0, 0)], "cold: no latency yet");
 }
 
 #[test]

@@ -10,9 +10,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serin::{
     api::{ConfigKind, Policy, Rollout, RolloutRun, RolloutRunStatus, SloKind, validate},
-    controller::{Moved, Seen, Verb, World, Write, due_percent, look_after, move_run, plan, seen, to_close},
+    controller::{
+        Moved, Seen, Verb, World, Write, due_percent, look_after, move_run, plan, seen, thousandths, to_close, watches,
+    },
     engine::{Action, GateAnswer, Gates, Latch, Note},
-    evidence::{Count, Evidence, Sample, Slo, Split},
+    evidence::{Count, Fold, PodTick, Tick},
     workload::{ConfigMap, ConfigObject, Stamp},
 };
 
@@ -43,8 +45,7 @@ struct Cache {
 /// Saved in the run's status, as production does it.
 #[derive(Serialize, Deserialize)]
 struct Ledger {
-    evidence: Evidence,
-    split: Split,
+    fold: Fold,
     read: Meters,
 }
 
@@ -468,18 +469,8 @@ impl Sensor {
     fn start(run: &RolloutRun, status: &RolloutRunStatus, meters: &Meters, now: i64) -> Self {
         let policy = validate(&run.spec.policy).expect("a valid policy");
         let fresh = || {
-            let slo = |slo: &serin::api::ValidSlo| Slo {
-                name: slo.name.clone(),
-                objective: slo.bad_allowed,
-                relative: slo.relative,
-                absolute: slo.absolute,
-            };
-            let slos: Vec<Slo> = policy.slos.iter().map(slo).collect();
-            Ledger {
-                evidence: Evidence::new(&slos, policy.alpha, policy.steps.len()),
-                split: Split::default(),
-                read: meters.clone(),
-            }
+            let fold = Fold::new(&watches(&policy), policy.alpha, policy.steps.len());
+            Ledger { fold, read: meters.clone() }
         };
         let saved = status.ledger.as_deref().and_then(|text| serde_json::from_str(text).ok());
         let ledger = saved.unwrap_or_else(fresh);
@@ -487,37 +478,35 @@ impl Sensor {
     }
 
     fn fold(&mut self, run: &RolloutRun, status: &RolloutRunStatus, meters: &Meters, world: &World) {
-        let step = usize::try_from(status.step.saturating_sub(1)).unwrap_or(0);
         let ledger = &mut self.ledger;
-        ledger.evidence.begin_step(step);
+        let count = |slo: &serin::api::ValidSlo, did: super::traffic::Meter| Count {
+            total: did.requests,
+            bad: if matches!(slo.kind, SloKind::Errors) { did.errors } else { did.slow },
+        };
         let read = |hash: &str| {
-            let (is, was) = (meters.of(hash), ledger.read.of(hash));
+            let did = meters.of(hash).since(ledger.read.of(hash));
             let pods: Vec<_> = world.pods.iter().filter(|pod| pod.hash() == Some(hash)).collect();
             // Pods that crash can't be read.
             let readable = pods.is_empty()
                 || pods.iter().any(|pod| {
                     pod.status.phase != "Running" || pod.is_ready() || pod.metadata.deletion_timestamp.is_some()
                 });
-            readable.then(|| is.since(was))
+            let counts = self.policy.slos.iter().map(|slo| count(slo, did)).collect();
+            readable.then(|| vec![PodTick { pod: hash.to_owned(), requests: did.requests, counts }])
         };
         let (stable, canary) = (read(&run.spec.from.hash), read(&run.spec.to.hash));
         let blind = (stable.is_none() || canary.is_none()).then(|| "a pod refuses connections".to_owned());
-        let weight = due_percent(&self.policy, status);
-        ledger.split.push(canary.map(|meter| meter.requests), stable.map(|meter| meter.requests), weight, 1.0);
-        let sample = |slo: &serin::api::ValidSlo| {
-            let count = |arm: Option<super::traffic::Meter>| {
-                let arm = arm.unwrap_or_default();
-                Count {
-                    total: arm.requests,
-                    bad: if matches!(slo.kind, SloKind::Errors) { arm.errors } else { arm.slow },
-                }
-            };
-            Sample { canary: count(canary), stable: count(stable) }
-        };
-        let samples: Vec<Sample> = self.policy.slos.iter().map(sample).collect();
-        ledger.evidence.fold(&samples);
+        ledger.fold.fold(&Tick {
+            interval: 1000,
+            step: status.step.saturating_sub(1),
+            due: thousandths(due_percent(&self.policy, status)),
+            canary,
+            stable,
+            blind,
+            ..Tick::default()
+        });
         ledger.read = meters.clone();
-        self.seen = seen(&ledger.evidence, &ledger.split, blind);
+        self.seen = seen(&ledger.fold);
     }
 
     /// What was seen, the ledger if it is time to save it, and whether it is time to write figures.
