@@ -5,5 +5,6 @@ pub mod controller;
 pub mod engine;
 pub mod evidence;
 pub mod telemetry;
+pub mod tls;
 pub mod traffic;
 pub mod workload;

@@ -118,6 +118,9 @@ struct ControllerArgs {
     /// Hosts that HTTP gates may reach, comma separated: NAME or *.DOMAIN, each with :PORT or without. None if left out.
     #[arg(long, env = "SERIN_GATE_HOSTS", value_delimiter = ',')]
     gate_hosts: Vec<String>,
+    /// File of CA certificates (PEM) to trust HTTPS gates by, besides those of the system.
+    #[arg(long, env = "SERIN_GATE_CA")]
+    gate_ca: Option<std::path::PathBuf>,
     /// Format of the logs.
     #[arg(long, env = "SERIN_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -177,6 +180,7 @@ fn controller(args: ControllerArgs) -> Result<(), String> {
         lease_name: args.lease_name,
         identity: args.identity,
         gate_hosts: controller::AllowedHosts(args.gate_hosts.into_iter().filter(|host| !host.is_empty()).collect()),
+        gate_ca: args.gate_ca,
     };
     on_runtime(async { controller::run(settings).await.map_err(|error| error.to_string()) })
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -19,6 +20,7 @@ use super::send::Leading;
 use crate::{
     api::{Asks, HttpGate, JobGate, Policy, RolloutRun, names},
     engine::{GateAnswer, Gates},
+    tls::{self, TrustError},
     workload::template,
 };
 
@@ -55,6 +57,23 @@ impl AllowedHosts {
 
 type Key = (String, String, u32);
 
+/// Why gates can't be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum GatekeeperError {
+    /// Whom to trust.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The HTTP client.
+    #[error(transparent)]
+    Client(#[from] reqwest::Error),
+}
+
+/// No proxy and no redirects: what is reached is what was allowed.
+fn asker(trust: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
+    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    builder.tls_backend_preconfigured(trust).build()
+}
+
 /// Gates that were asked.
 pub(super) struct Gatekeeper {
     client: Client,
@@ -78,9 +97,15 @@ impl Drop for Asked {
 }
 
 impl Gatekeeper {
-    pub fn new(client: Client, hosts: AllowedHosts, leading: Leading) -> Result<Self, reqwest::Error> {
-        // No proxy and no redirects: what is reached is what was allowed.
-        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
+    /// `ca`: a file of authorities to trust besides those of the system.
+    pub fn new(
+        client: Client,
+        hosts: AllowedHosts,
+        ca: Option<&Path>,
+        leading: Leading,
+    ) -> Result<Self, GatekeeperError> {
+        let read = |path: &Path| std::fs::read(path).map_err(|error| TrustError::File(path.to_owned(), error));
+        let http = asker(tls::trusting(ca.map(read).transpose()?.as_deref())?)?;
         Ok(Self { client, http, hosts, leading, asked: Arc::default() })
     }
 
@@ -345,6 +370,10 @@ async fn post(client: &reqwest::Client, gate: &HttpGate, facts: &Value, hosts: &
         });
         match answered.await {
             Ok(Ok((status, text))) if status.is_success() => return GateAnswer::Passed(text),
+            Ok(Ok((status, _))) if status.is_redirection() => {
+                last = format!("{}: redirects are not followed; give the address that it leads to", status.as_u16());
+                break;
+            }
             Ok(Ok((status, text))) => {
                 last = format!("{} {text}", status.as_u16()).trim().to_owned();
                 if !status.is_server_error() {
@@ -400,5 +429,94 @@ mod tests {
             assert_eq!(hosts.allow(host, port), may, "{host}:{port}");
         }
         assert!(!AllowedHosts::default().allow("localhost", 80), "nothing is allowed by default");
+    }
+
+    /// An HTTP server on loopback that gives each caller `answer`, over TLS if it has a configuration for it; counts them.
+    fn server(
+        tls: Option<rustls::ServerConfig>,
+        answer: String,
+    ) -> (std::net::SocketAddr, Arc<std::sync::atomic::AtomicU32>) {
+        use std::io::{Read, Write};
+        fn respond(mut stream: impl Read + Write, answer: &str) -> std::io::Result<()> {
+            let (mut asked, mut part) = (Vec::new(), [0; 4096]);
+            // The facts are a JSON object: the request is over at its end.
+            while !asked.ends_with(b"}") {
+                match stream.read(&mut part)? {
+                    0 => return Ok(()),
+                    read => asked.extend_from_slice(&part[..read]),
+                }
+            }
+            write!(stream, "{answer}\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok")?;
+            stream.flush()
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let served = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let (tls, counts) = (tls.map(Arc::new), Arc::clone(&served));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A caller that trusts us not hangs up in the handshake.
+                let done = match &tls {
+                    None => respond(stream, &answer),
+                    Some(tls) => rustls::ServerConnection::new(Arc::clone(tls))
+                        .map_err(std::io::Error::other)
+                        .and_then(|session| respond(rustls::StreamOwned::new(session, stream), &answer)),
+                };
+                counts.fetch_add(u32::from(done.is_ok()), std::sync::atomic::Ordering::SeqCst);
+            }
+        });
+        (address, served)
+    }
+
+    /// A certificate for `name`, signed by itself; and a server's configuration with it.
+    fn certified(name: &str) -> (String, rustls::ServerConfig) {
+        use rustls::pki_types::PrivateKeyDer;
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("a configuration");
+        (made.cert.pem(), config)
+    }
+
+    async fn asked(trust: Option<&str>, url: &str) -> GateAnswer {
+        let client = asker(tls::trusting(trust.map(str::as_bytes)).expect("trust")).expect("a client");
+        let gate = HttpGate { url: url.to_owned(), timeout: crate::api::Millis::seconds(10), retries: 0 };
+        post(&client, &gate, &json!({"run": "auth-1"}), &AllowedHosts(vec!["127.0.0.1".into()])).await
+    }
+
+    #[tokio::test]
+    async fn https_is_asked_if_its_certificate_is_trusted_and_names_the_host() {
+        let (ca, config) = certified("127.0.0.1");
+        let (address, served) = server(Some(config), "HTTP/1.1 200 OK".into());
+        let url = format!("https://{address}/may-it");
+        assert_eq!(asked(Some(&ca), &url).await, GateAnswer::Passed("ok".into()));
+        assert_eq!(served.load(std::sync::atomic::Ordering::SeqCst), 1);
+        // an authority that nobody named
+        let GateAnswer::Failed(why) = asked(None, &url).await else { panic!("expected a no") };
+        assert!(why.contains("UnknownIssuer"), "{why}");
+        let (other, _) = certified("127.0.0.1");
+        assert!(matches!(asked(Some(&other), &url).await, GateAnswer::Failed(_)));
+        // trusted, and somebody else's
+        let (ca, config) = certified("checks.example.com");
+        let (address, _) = server(Some(config), "HTTP/1.1 200 OK".into());
+        let GateAnswer::Failed(why) = asked(Some(&ca), &format!("https://{address}/")).await else {
+            panic!("expected a no")
+        };
+        assert!(why.contains("not valid for"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_a_no_and_is_not_followed() {
+        let (aim, reached) = server(None, "HTTP/1.1 200 OK".into());
+        assert_eq!(asked(None, &format!("http://{aim}/")).await, GateAnswer::Passed("ok".into()));
+        let (address, _) = server(None, format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{aim}/"));
+        let GateAnswer::Failed(why) = asked(None, &format!("http://{address}/")).await else { panic!("expected a no") };
+        assert!(why.contains("redirects are not followed"), "{why}");
+        assert_eq!(reached.load(std::sync::atomic::Ordering::SeqCst), 1, "by the first question only");
     }
 }

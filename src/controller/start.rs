@@ -1,6 +1,6 @@
 //! Starts the controller and ends it well.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use kube::{
@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     caches::Caches,
-    gatekeeper::{AllowedHosts, Gatekeeper},
+    gatekeeper::{AllowedHosts, Gatekeeper, GatekeeperError},
     lease::Election,
     metrics::Metrics,
     send::{Leading, Sender},
@@ -46,6 +46,8 @@ pub struct Settings {
     pub identity: String,
     /// Hosts that HTTP gates may reach.
     pub gate_hosts: AllowedHosts,
+    /// A file of CA certificates (PEM) that HTTPS gates are trusted by, besides those of the system.
+    pub gate_ca: Option<PathBuf>,
 }
 
 /// Why the controller could not run, or ended.
@@ -62,7 +64,7 @@ pub enum StartError {
     Scraper(#[from] ScraperError),
     /// The client for HTTP gates could not be made.
     #[error("could not make a client for HTTP gates: {0}")]
-    Gatekeeper(#[source] reqwest::Error),
+    Gatekeeper(#[from] GatekeeperError),
     /// The port is taken.
     #[error("could not listen on {0}: {1}; choose another with --listen")]
     Listen(SocketAddr, #[source] std::io::Error),
@@ -154,8 +156,8 @@ async fn govern_all(
 ) -> Result<(), StartError> {
     let reporter = Reporter { controller: names::MANAGER.into(), instance: Some(settings.identity.clone()) };
     let scraper = Arc::new(Scraper::new(ScrapeSettings::default())?);
-    let gatekeeper = Gatekeeper::new(client.clone(), settings.gate_hosts.clone(), leading.clone());
-    let gatekeeper = Arc::new(gatekeeper.map_err(StartError::Gatekeeper)?);
+    let trust = settings.gate_ca.as_deref();
+    let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), settings.gate_hosts.clone(), trust, leading.clone())?);
     let scopes = match settings.namespaces.as_slice() {
         [] => vec![Api::<Rollout>::all(client.clone())],
         some => some.iter().map(|name| Api::namespaced(client.clone(), name)).collect(),

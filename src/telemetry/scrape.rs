@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::deltas::Arm;
 use super::exposition::{ExpositionError, Limits, parse};
 use super::query::{PodCounts, Query, QueryError, read};
+use crate::tls::{self, TrustError};
 
 /// Scraped pods of one arm. More add cost, not certainty: requests are the sample, not pods.
 pub const MAX_PODS_PER_ARM: usize = 25;
@@ -61,8 +62,12 @@ impl Default for ScrapeSettings {
 
 /// The HTTP client could not be built.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot set up the HTTP client for scraping")]
-pub struct ScraperError(#[from] reqwest::Error);
+pub enum ScraperError {
+    #[error("cannot set up the HTTP client for scraping")]
+    Client(#[from] reqwest::Error),
+    #[error(transparent)]
+    Tls(#[from] TrustError),
+}
 
 /// One pod, once: where and why. Displays in full; the chain of sources holds what lies beneath.
 #[derive(Debug)]
@@ -127,6 +132,7 @@ impl Scraper {
             // A proxy or a redirect would have us count somebody else's requests.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            .tls_backend_preconfigured(tls::trusting_nobody()?)
             .retry(reqwest::retry::never())
             .pool_max_idle_per_host(1)
             .pool_idle_timeout(Duration::from_secs(30))

@@ -61,72 +61,95 @@ struct Oracle {
 
 impl Oracle {
     fn new() -> Self {
-        let address = std::env::var("NODE_IP").expect("NODE_IP: run these by tests/run");
+        Self::over(None)
+    }
+
+    /// Over TLS; and the certificate, as PEM, that it is trusted by.
+    fn secure() -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed([node()]).expect("a certificate");
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("a configuration");
+        (Self::over(Some(Arc::new(config))), made.cert.pem())
+    }
+
+    fn over(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        let address = node();
         let listener = TcpListener::bind((address.as_str(), 0)).expect("a port");
-        let url = format!("http://{address}:{}/may-it", listener.local_addr().expect("an address").port());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{address}:{}/may-it", listener.local_addr().expect("an address").port());
         let (yes, told) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let (says, hears) = (Arc::clone(&yes), Arc::clone(&told));
         std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
+            for stream in listener.incoming().flatten() {
                 let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
-                let mut bytes = Vec::new();
-                let mut part = [0; 4096];
-                let body = loop {
-                    let Ok(read @ 1..) = stream.read(&mut part) else { break None };
-                    bytes.extend_from_slice(&part[..read]);
-                    let text = String::from_utf8_lossy(&bytes).into_owned();
-                    let body = text.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok());
-                    if body.is_some() {
-                        break body;
+                match &tls {
+                    None => answer(stream, &says, &hears),
+                    Some(tls) => {
+                        let session = rustls::ServerConnection::new(Arc::clone(tls)).expect("a session");
+                        answer(rustls::StreamOwned::new(session, stream), &says, &hears);
                     }
-                };
-                hears.lock().expect("told").extend(body);
-                let (status, text) = match says.load(Ordering::SeqCst) {
-                    true => ("200 OK", "go ahead"),
-                    false => ("409 Conflict", "database migration is under way"),
-                };
-                let _ = write!(
-                    stream,
-                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
-                    text.len()
-                );
+                }
             }
         });
         Self { url, yes, told }
     }
 }
 
+fn node() -> String {
+    std::env::var("NODE_IP").expect("NODE_IP: run these by tests/run")
+}
+
+fn answer(mut stream: impl Read + Write, says: &AtomicBool, hears: &Mutex<Vec<Value>>) {
+    let mut bytes = Vec::new();
+    let mut part = [0; 4096];
+    let body = loop {
+        let Ok(read @ 1..) = stream.read(&mut part) else { break None };
+        bytes.extend_from_slice(&part[..read]);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let body = text.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok());
+        if body.is_some() {
+            break body;
+        }
+    };
+    hears.lock().expect("told").extend(body);
+    let (status, text) = match says.load(Ordering::SeqCst) {
+        true => ("200 OK", "go ahead"),
+        false => ("409 Conflict", "database migration is under way"),
+    };
+    let length = text.len();
+    let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{text}");
+    let _ = stream.flush();
+}
+
 /// Lets HTTP gates reach these hosts for as long as it lives.
 struct Hosts;
 
 impl Hosts {
-    fn set(hosts: &str) -> Result<(), String> {
+    /// `trusting`: certificates as PEM.
+    fn set(hosts: &Value, trusting: &str) -> Result<(), String> {
         let chart = repository().join("charts/serin").display().to_string();
-        let value = format!("gates.hosts={hosts}");
-        helm(&[
-            "upgrade",
-            "serin",
-            &chart,
-            "-n",
-            SERIN,
-            "--reuse-values",
-            "--set",
-            &value,
-            "--wait",
-            "--timeout",
-            "90s",
-        ])
-        .map(drop)
+        let value = format!("gates={}", json!({"hosts": hosts, "caBundle": trusting}));
+        let args = ["upgrade", "serin", &chart, "-n", SERIN, "--reuse-values", "--set-json", &value];
+        helm(&[&args[..], &["--wait", "--timeout", "90s"]].concat()).map(drop)
     }
     fn allow(host: &str) -> Self {
-        Self::set(&format!("{{{host}}}")).expect("helm upgrade");
+        Self::trust(host, "")
+    }
+    fn trust(host: &str, trusting: &str) -> Self {
+        Self::set(&json!([host]), trusting).expect("helm upgrade");
         Self
     }
 }
 
 impl Drop for Hosts {
     fn drop(&mut self) {
-        let back = Self::set("null");
+        let back = Self::set(&json!([]), "");
         assert!(back.is_ok() || std::thread::panicking(), "{back:?}");
     }
 }
@@ -151,7 +174,7 @@ fn an_http_gate_holds_until_it_says_yes_and_reaches_allowed_hosts_only() {
     shop.serin(&["undo", "auth"]).expect("undo");
     shop.idle().expect("Ready");
 
-    let _hosts = Hosts::allow(&std::env::var("NODE_IP").expect("NODE_IP"));
+    let _hosts = Hosts::allow(&node());
     let patch = json!({"spec": {"gates": [{"name": "ask", "at": "Step", "step": 2, "http": {"url": oracle.url, "retries": 0}, "onFailure": "Hold"}]}});
     shop.kubectl(&["patch", "rollouts.serin.dev", "auth", "--type=merge", "-p", &patch.to_string()]).expect("patched");
     shop.release(&["VERSION=second"]).expect("release");
@@ -169,6 +192,37 @@ fn an_http_gate_holds_until_it_says_yes_and_reaches_allowed_hosts_only() {
     println!("      asked {} times, at first with {}", told.len(), told[0]);
     assert_eq!((&told[0]["gate"], &told[0]["canaryService"]), (&json!("ask@step-2"), &json!("auth-canary")));
     assert_eq!(figures(&mut load, began, "second").failed, 0);
+    assert_tidy(&shop);
+}
+
+#[test]
+fn an_https_gate_is_asked_only_if_its_certificate_is_trusted() {
+    super::serin();
+    let (oracle, certificate) = Oracle::secure();
+    oracle.yes.store(true, Ordering::SeqCst);
+    let hosts = Hosts::allow(&node());
+    let (shop, mut load) = open_shop("gatehttps", &json!([{"weight": 50, "bake": "1s"}]), |rollout| {
+        rollout["spec"]["gates"] =
+            json!([{"name": "ask", "at": "FirstTraffic", "http": {"url": oracle.url, "retries": 0}}]);
+    });
+    let began = now();
+    shop.release(&["VERSION=canary"]).expect("release");
+    let run = shop.run_in("RolledBack", None, 2 * MINUTE).expect("RolledBack");
+    let message = run["status"]["message"].as_str().unwrap_or_default();
+    println!("      {message}");
+    assert!(message.contains("UnknownIssuer"), "{message}");
+    assert!(oracle.told.lock().expect("told").is_empty(), "who is not trusted is told nothing");
+    shop.serin(&["undo", "auth"]).expect("undo");
+    shop.idle().expect("Ready");
+
+    let _hosts = (Hosts::trust(&node(), &certificate), hosts);
+    shop.release(&["VERSION=second"]).expect("release");
+    let first = run["metadata"]["name"].as_str().expect("a name").to_owned();
+    let run = shop.run_in("Succeeded", Some(&first), 2 * MINUTE).expect("Succeeded");
+    println!("      {}", run["status"]["gates"][0]);
+    assert_eq!(oracle.told.lock().expect("told").len(), 1);
+    let seen = figures(&mut load, began, "canary");
+    assert_eq!((seen.failed, seen.canary), (0, 0));
     assert_tidy(&shop);
 }
 
