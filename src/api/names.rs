@@ -17,6 +17,10 @@ pub const RUN_LABEL: &str = "serin.dev/run";
 pub const LATCHED_ANNOTATION: &str = "serin.dev/latched";
 /// On a Service that selects the workload's pods: `"false"` leaves it unpinned (say, for metrics collection).
 pub const PIN_ANNOTATION: &str = "serin.dev/pin";
+/// On a pod template: which ConfigMaps and Secrets its pods get as copies, and which copies.
+pub const CONFIGURATION_ANNOTATION: &str = "serin.dev/configuration";
+/// On such a copy: the digest of the version that it is for.
+pub const CONFIGURATION_LABEL: &str = "serin.dev/configuration";
 /// Keeps a run until its traffic is back, and a Rollout until its runs are.
 pub const FINALIZER: &str = "serin.dev/traffic";
 /// The label by which Kubernetes tells the ReplicaSets of a Deployment apart.

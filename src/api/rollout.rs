@@ -112,6 +112,10 @@ pub struct RolloutSpec {
     /// Going back to a version that served lately goes straight through, without the steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_window: Option<RollbackWindow>,
+    /// Makes the data of ConfigMaps and Secrets that the pod template names a part of the version: a change of it is
+    /// released like one of the template, and each pod has the data of its version until it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Configuration>,
     /// Starts no runs: a new version waits, held, until this is false. A run under way goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
@@ -122,6 +126,37 @@ pub struct RolloutSpec {
     #[serde(default = "default_history")]
     #[schemars(range(min = 1, max = 100))]
     pub history_limit: u32,
+}
+
+/// Which data is a part of the version.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// Of these kinds. Whoever writes this must be allowed to read them in the namespace, and the chart must allow Serin
+    /// to (configuration.configMaps, configuration.secrets).
+    #[schemars(length(min = 1, max = 2))]
+    #[x_kube(validation = Rule::new("self.all(k, self.exists_one(o, o == k))").message("name each kind once"))]
+    pub track: Vec<ConfigKind>,
+}
+
+/// A kind of object that holds data for pods.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "Kubernetes' own")]
+pub enum ConfigKind {
+    ConfigMap,
+    Secret,
+}
+
+impl ConfigKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::ConfigMap, Self::Secret];
+
+    /// As Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+        }
+    }
 }
 
 /// CEL: from 50% to below 100%. Text that is no percent at all is refused by the percent's own rule.
@@ -400,6 +435,10 @@ pub struct RolloutStatus {
     /// The version that serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stable: Option<StableVersion>,
+    /// Digest of the tracked data as it was held for a release last. While the ConfigMaps and Secrets have this, a
+    /// template that was taken back to older data is left so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<String>,
     /// Verdicts of the run under way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slos: Vec<SloStatus>,

@@ -10,6 +10,7 @@ use std::{net::SocketAddr, process::ExitCode};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
+    api::ConfigKind,
     controller::{self, Settings},
     engine::Latch,
 };
@@ -90,6 +91,12 @@ enum LatchArg {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum ConfigurationArg {
+    ConfigMap,
+    Secret,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
     Text,
     Json,
@@ -115,6 +122,9 @@ struct ControllerArgs {
     /// Who this controller is in the lease: its pod's name.
     #[arg(long, env = "POD_NAME", default_value = "serin")]
     identity: String,
+    /// Kinds of configuration that Rollouts may track, comma separated: config-map, secret. None if left out.
+    #[arg(long, env = "SERIN_CONFIGURATION", value_enum, value_delimiter = ',')]
+    configuration: Vec<ConfigurationArg>,
     /// Hosts that HTTP gates may reach, comma separated: NAME or *.DOMAIN, each with :PORT or without. None if left out.
     #[arg(long, env = "SERIN_GATE_HOSTS", value_delimiter = ',')]
     gate_hosts: Vec<String>,
@@ -179,6 +189,14 @@ fn controller(args: ControllerArgs) -> Result<(), String> {
         lease_namespace: args.lease_namespace,
         lease_name: args.lease_name,
         identity: args.identity,
+        trackable: args
+            .configuration
+            .iter()
+            .map(|kind| match kind {
+                ConfigurationArg::ConfigMap => ConfigKind::ConfigMap,
+                ConfigurationArg::Secret => ConfigKind::Secret,
+            })
+            .collect(),
         gate_hosts: controller::AllowedHosts(args.gate_hosts.into_iter().filter(|host| !host.is_empty()).collect()),
         gate_ca: args.gate_ca,
     };

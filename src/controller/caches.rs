@@ -27,9 +27,9 @@ use super::{
     world::{Kind, World},
 };
 use crate::{
-    api::{Rollout, RolloutRun, RouteRef},
+    api::{ConfigKind, Rollout, RolloutRun, RolloutSpec, RouteRef},
     traffic::{GrpcRoute, HttpRoute, Route, RouteKind, Service},
-    workload::{Deployment, Pod, ReplicaSet},
+    workload::{ConfigMap, ConfigObject, Deployment, Pod, ReplicaSet, Secret},
 };
 
 /// Rollouts that should be looked at again.
@@ -65,6 +65,8 @@ pub(super) struct Namespace {
     services: Store<Service>,
     endpoint_slices: Store<EndpointSlice>,
     routes: Mutex<Routes>,
+    configuration: Mutex<Configuration>,
+    trackable: Vec<ConfigKind>,
     pending: Mutex<HashMap<String, Vec<Pending>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     client: Client,
@@ -84,12 +86,14 @@ impl Drop for Namespace {
 pub(super) struct Caches {
     client: Client,
     triggers: Triggers,
+    /// Kinds of configuration that may be watched.
+    trackable: Vec<ConfigKind>,
     namespaces: Mutex<HashMap<String, Arc<Namespace>>>,
 }
 
 impl Caches {
-    pub fn new(client: Client, triggers: Triggers) -> Self {
-        Self { client, triggers, namespaces: Mutex::default() }
+    pub fn new(client: Client, triggers: Triggers, trackable: Vec<ConfigKind>) -> Self {
+        Self { client, triggers, trackable, namespaces: Mutex::default() }
     }
 
     /// The namespace's caches; they are being filled if this is the first call.
@@ -97,7 +101,7 @@ impl Caches {
         let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         let started = namespaces
             .entry(name.to_owned())
-            .or_insert_with(|| Arc::new(Namespace::start(&self.client, name, &self.triggers)));
+            .or_insert_with(|| Arc::new(Namespace::start(&self.client, name, &self.triggers, &self.trackable)));
         Arc::clone(started)
     }
 
@@ -111,7 +115,7 @@ impl Caches {
 }
 
 impl Namespace {
-    fn start(client: &Client, name: &str, triggers: &Triggers) -> Self {
+    fn start(client: &Client, name: &str, triggers: &Triggers, trackable: &[ConfigKind]) -> Self {
         let mut tasks = Vec::new();
         let (rollouts, writer) = reflector::store::<Rollout>();
         let trigger = || {
@@ -145,6 +149,8 @@ impl Namespace {
             services: cache!(Service),
             endpoint_slices: cache!(EndpointSlice),
             routes: Mutex::default(),
+            configuration: Mutex::default(),
+            trackable: trackable.to_vec(),
             pending: Mutex::default(),
             tasks: Mutex::new(tasks),
             rollouts: rollouts.clone(),
@@ -164,8 +170,27 @@ impl Namespace {
     }
 
     fn routes_of<K: Cached>(&self, which: impl Fn(&mut Routes) -> &mut Option<Store<K>>) -> Store<K> {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        which(&mut routes)
+        self.watched(&self.routes, which)
+    }
+
+    /// ConfigMaps and Secrets are watched only where a Rollout tracks them, and Serin may.
+    fn config_maps(&self) -> Store<ConfigMap> {
+        self.watched(&self.configuration, |all| &mut all.config_maps)
+    }
+
+    fn secrets(&self) -> Store<Secret> {
+        self.watched(&self.configuration, |all| &mut all.secrets)
+    }
+
+    /// What of it the policy tracks and may be read.
+    fn tracked(&self, spec: &RolloutSpec) -> Vec<ConfigKind> {
+        let tracked = spec.configuration.iter().flat_map(|configuration| &configuration.track);
+        tracked.copied().filter(|kind| self.trackable.contains(kind)).collect()
+    }
+
+    fn watched<K: Cached, S>(&self, stores: &Mutex<S>, which: impl Fn(&mut S) -> &mut Option<Store<K>>) -> Store<K> {
+        let mut stores = stores.lock().unwrap_or_else(PoisonError::into_inner);
+        which(&mut stores)
             .get_or_insert_with(|| {
                 let (rollouts, triggers) = (self.rollouts.clone(), self.triggers.clone());
                 let (store, task) = watch::<K>(&self.client, &self.name, move || {
@@ -180,7 +205,8 @@ impl Namespace {
     }
 
     /// Every cache has had its first list.
-    pub async fn ready(&self, routes: &[RouteRef]) -> bool {
+    pub async fn ready(&self, spec: &RolloutSpec) -> bool {
+        let (routes, tracked) = (&spec.routes, self.tracked(spec));
         let wait = async {
             let _ = self.rollouts.wait_until_ready().await;
             let _ = self.runs.wait_until_ready().await;
@@ -194,6 +220,12 @@ impl Namespace {
             }
             if names(routes, RouteKind::Grpc) {
                 let _ = self.grpc_routes().wait_until_ready().await;
+            }
+            if tracked.contains(&ConfigKind::ConfigMap) {
+                let _ = self.config_maps().wait_until_ready().await;
+            }
+            if tracked.contains(&ConfigKind::Secret) {
+                let _ = self.secrets().wait_until_ready().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(5), wait).await.is_ok()
@@ -222,6 +254,8 @@ impl Namespace {
             Kind::Service => shows(&self.services, &self.name, write),
             Kind::HttpRoute => shows(&self.http_routes(), &self.name, write),
             Kind::GrpcRoute => shows(&self.grpc_routes(), &self.name, write),
+            Kind::ConfigMap => shows(&self.config_maps(), &self.name, write),
+            Kind::Secret => shows(&self.secrets(), &self.name, write),
         }
     }
 
@@ -246,6 +280,14 @@ impl Namespace {
         if named(RouteKind::Grpc) {
             routes.extend(owned(self.grpc_routes().state()).into_iter().map(Route::from));
         }
+        let tracked = self.tracked(&rollout.spec);
+        let mut configuration: Vec<ConfigObject> = Vec::new();
+        if tracked.contains(&ConfigKind::ConfigMap) {
+            configuration.extend(owned(self.config_maps().state()).into_iter().map(ConfigObject::from));
+        }
+        if tracked.contains(&ConfigKind::Secret) {
+            configuration.extend(owned(self.secrets().state()).into_iter().map(ConfigObject::from));
+        }
         let run_uids: Vec<String> = runs.iter().filter_map(|run| run.metadata.uid.clone()).collect();
         // Without the Deployment, what its runs own is still ours to clear away.
         let of_runs = |set: &ReplicaSet| {
@@ -266,6 +308,8 @@ impl Namespace {
             services: owned(self.services.state()),
             endpoint_slices: owned(self.endpoint_slices.state()),
             routes,
+            configuration,
+            trackable: self.trackable.clone(),
             deployment,
             rollout,
         })
@@ -287,6 +331,13 @@ impl Namespace {
 struct Routes {
     http: Option<Store<HttpRoute>>,
     grpc: Option<Store<GrpcRoute>>,
+}
+
+/// Configuration by kind.
+#[derive(Default)]
+struct Configuration {
+    config_maps: Option<Store<ConfigMap>>,
+    secrets: Option<Store<Secret>>,
 }
 
 fn names(routes: &[RouteRef], kind: RouteKind) -> bool {
@@ -353,7 +404,12 @@ fn follow<K: Cached>(
 ) -> JoinHandle<()> {
     let api = Api::<K>::namespaced(client.clone(), namespace);
     let keeps_managers = matches!(K::kind(&()).as_ref(), "Service" | "HTTPRoute" | "GRPCRoute");
-    let stream = watcher(api, watcher::Config::default())
+    let config = match K::kind(&()).as_ref() {
+        // Helm's own records: many, big, and no pod reads them.
+        "Secret" => watcher::Config::default().fields("type!=helm.sh/release.v1"),
+        _ => watcher::Config::default(),
+    };
+    let stream = watcher(api, config)
         .default_backoff()
         .modify(move |object| {
             if !keeps_managers {

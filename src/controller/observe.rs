@@ -6,11 +6,14 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::{plan::originals, world::World};
 use crate::{
-    api::{RolloutRun, Share, names},
-    engine::{Arm, ArmOwner, Gates, Latch, Pinned, RouteView, Snapshot, Traffic, Trouble, WorkloadView, reasons},
+    api::{ConfigKind, RolloutRun, Share, names},
+    engine::{
+        Arm, ArmOwner, ConfigurationView, Gates, Latch, Pinned, RouteView, Snapshot, Traffic, Trouble, WorkloadView,
+        reasons,
+    },
     evidence::Judgement,
     traffic::{self, Service},
-    workload::{Deployment, Pod, ReplicaSet, hash_of, owner_of, template},
+    workload::{Deployment, Pod, ReplicaSet, Stamp, hash_of, owner_of, template},
 };
 
 /// Reason of the condition that makes `kubectl rollout status` fail.
@@ -106,6 +109,18 @@ pub fn governed_workload(world: &World) -> Option<WorkloadView> {
         failure_reported: failure(deployment),
         images: template::images(&deployment.spec.template).into_values().collect::<Vec<_>>().join(", "),
         deleting: deployment.metadata.deletion_timestamp.is_some(),
+        configuration: configuration(world, deployment),
+    })
+}
+
+fn configuration(world: &World, deployment: &Deployment) -> Option<ConfigurationView> {
+    let stamp = world.stamp()?;
+    Some(ConfigurationView {
+        wanted: stamp.to_string(),
+        digest: stamp.digest.clone(),
+        is: Stamp::read(&deployment.spec.template).map(|stamp| stamp.to_string()),
+        copied: stamp.missing_copies(deployment, &world.configuration).is_empty(),
+        stale: world.stale_copies().next().is_some(),
     })
 }
 
@@ -286,6 +301,19 @@ pub fn troubles(world: &World, run: Option<&RolloutRun>) -> Vec<Trouble> {
             }
             Some(_) => {}
         }
+    }
+    let tracked = spec.configuration.iter().flat_map(|configuration| &configuration.track);
+    if let Some(kind) = tracked.copied().find(|kind| !world.trackable.contains(kind)) {
+        let (kind, value) = match kind {
+            ConfigKind::ConfigMap => ("ConfigMaps", "configuration.configMaps"),
+            ConfigKind::Secret => ("Secrets", "configuration.secrets"),
+        };
+        say(
+            reasons::CONFIGURATION_UNREADABLE,
+            format!(
+                "spec.configuration tracks {kind}, and this Serin may not: set {value} of its chart (Kubernetes 1.36 or later), or leave them out"
+            ),
+        );
     }
     let port = &spec.telemetry.scrape.port;
     if template::port(&deployment.spec.template, port).is_none() {

@@ -8,10 +8,10 @@ use super::{
     world::{Kind, Verb, World, Write, phase_of},
 };
 use crate::{
-    api::{Phase, RolloutRun, Share, Version, names},
+    api::{ConfigKind, Phase, RolloutRun, Share, Version, names},
     engine::Action,
     traffic::{self, Originals},
-    workload::{self, Deployment, ReplicaSet, hash_of, owner_of, template},
+    workload::{self, ConfigObject, Deployment, ReplicaSet, hash_of, owner_of, template},
 };
 
 /// An action that can't be turned into writes because something is not there.
@@ -117,6 +117,11 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
         )),
         // Not a write to the objects of the run: the gatekeeper asks.
         Action::AskGate { .. } => Ok(Vec::new()),
+        Action::CopyConfiguration => copy_configuration(world, deployment()?),
+        Action::StampConfiguration { stamp } => one(stamp_configuration(deployment()?, stamp)),
+        Action::ForgetConfigurations => {
+            Ok(world.stale_copies().map(|copy| Write::delete(copy.kind.into(), &copy.metadata)).collect())
+        }
         Action::StartRun => one(start_run(world, deployment()?, now)?),
         Action::ForgetRun { run } => {
             let run = world.runs.iter().find(|other| other.metadata.name.as_ref() == Some(run));
@@ -191,6 +196,38 @@ fn unpause(world: &World, deployment: &Deployment, serving: &str) -> Result<Vec<
     let mut ops = vec![json!({"op": "add", "path": "/spec/paused", "value": false})];
     ops.extend(latched_ops(deployment));
     Ok(vec![Write::patch(Kind::Deployment, &deployment.metadata, guarded(deployment, ops))])
+}
+
+fn copy_configuration(world: &World, deployment: &Deployment) -> Result<Vec<Write>, PlanError> {
+    let stamp = world.stamp().ok_or_else(|| missing("configuration", "data that is tracked"))?;
+    let copies = stamp.missing_copies(deployment, &world.configuration).into_iter();
+    let foreign = |kind: ConfigKind, name: &str| {
+        let named = |object: &&ConfigObject| object.kind == kind && object.metadata.name.as_deref() == Some(name);
+        world.configuration.iter().any(|object| named(&object) && object.copy_for() != Some(&stamp.digest))
+    };
+    let copies = copies.map(|(kind, name, body)| match foreign(kind, &name) {
+        true => {
+            Err(missing("configuration", format!("no {} {name} but Serin's own: delete or rename it", kind.as_str())))
+        }
+        false => Ok(Write { kind: kind.into(), name, verb: Verb::Create(body) }),
+    });
+    copies.collect()
+}
+
+/// Written over exactly the spec that was read.
+fn stamp_configuration(deployment: &Deployment, stamp: &str) -> Write {
+    let there = deployment.spec.template.pointer("/metadata/annotations").is_some_and(Value::is_object);
+    let op = match there {
+        true => {
+            let path = format!("/spec/template/metadata/annotations/{}", escaped(names::CONFIGURATION_ANNOTATION));
+            json!({"op": "add", "path": path, "value": stamp})
+        }
+        false => {
+            let value = json!({names::CONFIGURATION_ANNOTATION: stamp});
+            json!({"op": "add", "path": "/spec/template/metadata/annotations", "value": value})
+        }
+    };
+    Write::patch(Kind::Deployment, &deployment.metadata, guarded(deployment, vec![op]))
 }
 
 /// The canary's ReplicaSet, if the run owns it.

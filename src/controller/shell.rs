@@ -117,7 +117,7 @@ impl Shell {
     async fn look(self: &Arc<Self>, rollout: &Rollout) -> Result<Next, LookError> {
         let (namespace_name, name) = (rollout.namespace().unwrap_or_default(), rollout.name_any());
         let namespace = self.caches.namespace(&namespace_name);
-        if !namespace.ready(&rollout.spec.routes).await {
+        if !namespace.ready(&rollout.spec).await {
             tracing::warn!(
                 namespace = namespace_name,
                 "the caches are not filled yet (is the Gateway API installed, may we watch?)"

@@ -24,7 +24,7 @@ use super::{
     shell::{Shell, failed, reconcile},
 };
 use crate::{
-    api::{Rollout, names},
+    api::{ConfigKind, Rollout, names},
     engine::Latch,
     telemetry::{ScrapeSettings, Scraper, ScraperError},
 };
@@ -44,6 +44,8 @@ pub struct Settings {
     pub lease_name: String,
     /// Who we are in the lease: the pod's name.
     pub identity: String,
+    /// Kinds of configuration that Rollouts may track.
+    pub trackable: Vec<ConfigKind>,
     /// Hosts that HTTP gates may reach.
     pub gate_hosts: AllowedHosts,
     /// A file of CA certificates (PEM) that HTTPS gates are trusted by, besides those of the system.
@@ -165,7 +167,7 @@ async fn govern_all(
     let controllers = scopes.into_iter().map(|api| {
         let (trigger, mut triggered) = mpsc::unbounded_channel();
         let shell = Arc::new(Shell {
-            caches: Caches::new(client.clone(), trigger.clone()),
+            caches: Caches::new(client.clone(), trigger.clone(), settings.trackable.clone()),
             sender: Sender { client: client.clone(), leading: leading.clone(), metrics: Arc::clone(&metrics) },
             recorder: Recorder::new(client.clone(), reporter.clone()),
             reporter: reporter.clone(),

@@ -4,9 +4,9 @@ use k8s_openapi::{api::discovery::v1::EndpointSlice, apimachinery::pkg::apis::me
 use serde_json::Value;
 
 use crate::{
-    api::{Phase, Rollout, RolloutRun, names},
+    api::{ConfigKind, Phase, Rollout, RolloutRun, names},
     traffic::{Route, RouteKind, Service},
-    workload::{Deployment, Pod, ReplicaSet, hash_of},
+    workload::{ConfigObject, Deployment, Pod, ReplicaSet, Stamp, hash_of},
 };
 
 /// What the watch caches show of a Rollout's namespace, narrowed to what concerns it.
@@ -30,6 +30,10 @@ pub struct World {
     pub endpoint_slices: Vec<EndpointSlice>,
     /// The policy's routes, as far as they exist.
     pub routes: Vec<Route>,
+    /// ConfigMaps and Secrets of the kinds that the policy tracks.
+    pub configuration: Vec<ConfigObject>,
+    /// Kinds that Serin may track here.
+    pub trackable: Vec<ConfigKind>,
 }
 
 /// Kinds that Serin writes.
@@ -49,6 +53,19 @@ pub enum Kind {
     HttpRoute,
     /// gateway.networking.k8s.io GRPCRoute.
     GrpcRoute,
+    /// core ConfigMap.
+    ConfigMap,
+    /// core Secret.
+    Secret,
+}
+
+impl From<ConfigKind> for Kind {
+    fn from(kind: ConfigKind) -> Self {
+        match kind {
+            ConfigKind::ConfigMap => Self::ConfigMap,
+            ConfigKind::Secret => Self::Secret,
+        }
+    }
 }
 
 impl From<RouteKind> for Kind {
@@ -98,6 +115,8 @@ impl Kind {
             Self::Service => "Service",
             Self::HttpRoute => RouteKind::Http.as_str(),
             Self::GrpcRoute => RouteKind::Grpc.as_str(),
+            Self::ConfigMap => ConfigKind::ConfigMap.as_str(),
+            Self::Secret => ConfigKind::Secret.as_str(),
         }
     }
 }
@@ -147,6 +166,25 @@ impl World {
     /// The Service with this name.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.metadata.name.as_deref() == Some(name))
+    }
+    /// How the template is to be stamped for the data that its ConfigMaps and Secrets have now.
+    pub fn stamp(&self) -> Option<Stamp> {
+        let track = &self.rollout.spec.configuration.as_ref()?.track;
+        let template = &self.deployment.as_ref()?.spec.template;
+        Stamp::of(self.rollout.metadata.name.as_deref()?, template, track, &self.configuration)
+    }
+    /// Copies for versions that are neither in the Deployment's template nor in its history, nor what there is now.
+    pub fn stale_copies(&self) -> impl Iterator<Item = &ConfigObject> {
+        let templates = self.replica_sets.iter().map(|set| &set.spec.template);
+        let templates = templates.chain(self.deployment.as_ref().map(|deployment| &deployment.spec.template));
+        let stamps = templates.filter_map(Stamp::read).chain(self.stamp());
+        let needed: Vec<String> = stamps.map(|stamp| stamp.digest).collect();
+        let rollout = self.rollout.metadata.name.clone();
+        self.configuration.iter().filter(move |object| {
+            let labels = object.metadata.labels.as_ref();
+            labels.and_then(|labels| labels.get(names::ROLLOUT_LABEL)) == rollout.as_ref()
+                && object.copy_for().is_some_and(|digest| !needed.iter().any(|needed| needed == digest))
+        })
     }
     /// The canary's Service, if it belongs to this run.
     pub fn canary_service(&self, run: &RolloutRun) -> Option<&Service> {

@@ -144,7 +144,7 @@ fn look_after(governed: &Governed<'_>) -> (Standing, Vec<Action>) {
     if let Some(run) = &governed.last
         && !run.status.phase.unwrap_or_default().is_terminal()
     {
-        return (under_way(run), Vec::new());
+        return (under_way(run), restamp(governed));
     }
     let mut actions: Vec<Action> = forgotten(governed).into_iter().collect();
     if let Some(invalid) = governed.invalid {
@@ -163,11 +163,53 @@ fn look_after(governed: &Governed<'_>) -> (Standing, Vec<Action>) {
     if !is_ours(governed, workload) {
         actions.push(Action::LabelWorkload);
     }
+    let stamping = restamp(governed);
+    let is_new = stamping.iter().any(|action| matches!(action, Action::StampConfiguration { .. }));
+    actions.extend(stamping);
+    if is_new {
+        let message = "the ConfigMaps or Secrets that the template names have changed: holding it as a new version";
+        return (Standing::reconciling("Preparing", reasons::CONFIGURATION_CHANGED, message), actions);
+    }
     let standing = match serving_template(workload) {
         Some(serving) => at_rest(governed, workload, serving, &mut actions),
         None => with_other_template(governed, workload, &mut actions),
     };
     (standing, actions)
+}
+
+/// The tracked data is no longer what the template is stamped with: copies first, as pods of the stamp need them. A
+/// template that was taken back to older data is left so until the data changes again.
+fn restamp(governed: &Governed<'_>) -> Vec<Action> {
+    let Some((workload, configuration)) =
+        governed.workload.and_then(|workload| Some((workload, workload.configuration.as_ref()?)))
+    else {
+        return Vec::new();
+    };
+    // Where nothing holds the template yet, or it is not at rest, a change of it would move by itself.
+    let at_rest = workload.settled && serving_template(workload).is_some();
+    let may = is_ours(governed, workload) && (workload.paused || at_rest) && !workload.deleting;
+    if !may || untracked(governed) {
+        return Vec::new();
+    }
+    let is_new = configuration.is.as_ref() != Some(&configuration.wanted);
+    let taken_back = configuration.is.is_some() && known(governed) == Some(&configuration.digest);
+    let mut actions = Vec::new();
+    if is_new && !taken_back || !is_new && !configuration.copied {
+        actions.push(Action::CopyConfiguration);
+    }
+    if is_new && !taken_back {
+        actions.push(Action::StampConfiguration { stamp: configuration.wanted.clone() });
+    }
+    actions
+}
+
+/// The digest that was held last.
+fn known<'a>(governed: &'a Governed<'_>) -> Option<&'a String> {
+    governed.rollout.status.as_ref()?.configuration.as_ref()
+}
+
+fn untracked(governed: &Governed<'_>) -> bool {
+    governed.troubles.iter().any(|trouble| trouble.reason == reasons::CONFIGURATION_UNREADABLE)
 }
 
 /// The template is the one that serves.
@@ -188,12 +230,22 @@ fn at_rest(governed: &Governed<'_>, workload: &WorkloadView, serving: String, ac
     if workload.run_label.is_some() {
         actions.push(Action::ReleaseWorkload);
     }
+    let configuration = workload.configuration.as_ref();
+    if configuration.is_some_and(|configuration| configuration.stale) {
+        actions.push(Action::ForgetConfigurations);
+    }
     if let Some(trouble) = governed.troubles.first() {
         return Standing::stalled(trouble.reason, trouble.message.clone());
     }
     Standing {
         phase: "Idle".into(),
-        message: format!("{} serves", workload.images),
+        message: match configuration.is_some_and(|it| it.is.is_some() && it.is.as_ref() != Some(&it.wanted)) {
+            true => format!(
+                "{} serves, with older data than its ConfigMaps and Secrets have: it was taken back",
+                workload.images
+            ),
+            false => format!("{} serves", workload.images),
+        },
         ready: true,
         reconciling: false,
         stalled: false,
@@ -331,6 +383,7 @@ fn next_status(governed: &Governed<'_>, standing: &Standing, now: Timestamp) -> 
         run: governed.last.as_ref().map(|run| run.name.to_owned()).or(before.run),
         last_run_phase: governed.last.as_ref().and_then(|run| run.status.phase).or(before.last_run_phase),
         stable,
+        configuration: held_configuration(governed).or(before.configuration),
         slos: active.map(|run| run.status.slos.clone()).unwrap_or_default(),
         conditions: vec![
             condition("Ready", standing.ready),
@@ -338,6 +391,12 @@ fn next_status(governed: &Governed<'_>, standing: &Standing, now: Timestamp) -> 
             condition("Stalled", standing.stalled),
         ],
     }
+}
+
+/// Digest of the data, once the template is stamped with it.
+fn held_configuration(governed: &Governed<'_>) -> Option<String> {
+    let configuration = governed.workload?.configuration.as_ref()?;
+    (configuration.is.as_ref() == Some(&configuration.wanted)).then(|| configuration.digest.clone())
 }
 
 fn serving_template_of(governed: &Governed<'_>) -> bool {
@@ -369,4 +428,113 @@ fn told(governed: &Governed<'_>, standing: &Standing, letting_go: bool) -> Vec<N
         });
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ConfigurationView;
+    use serde_json::json;
+
+    fn rollout(known: Option<&str>) -> Rollout {
+        let mut value = json!({
+            "apiVersion": "serin.dev/v1alpha1", "kind": "Rollout",
+            "metadata": {"name": "auth", "finalizers": [crate::api::names::FINALIZER]},
+            "spec": {
+                "workloadRef": {"kind": "Deployment", "name": "auth"}, "service": "auth",
+                "telemetry": {"scrape": {"port": "http"}, "requests": {"counter": "c", "errors": {"code": "5.."}}},
+                "slos": [{"name": "errors", "errors": {"objective": "99%"}}], "steps": [{"weight": 50}]}
+        });
+        if let Some(known) = known {
+            value["status"] = json!({"configuration": known});
+        }
+        serde_json::from_value(value).expect("a Rollout")
+    }
+
+    /// One that serves, with data that is stamped as `is`; the data of now is "new".
+    fn workload(is: Option<&str>) -> WorkloadView {
+        let configuration = ConfigurationView {
+            wanted: "auth new ConfigMap/settings".into(),
+            digest: "new".into(),
+            is: is.map(|digest| format!("auth {digest} ConfigMap/settings")),
+            copied: true,
+            stale: false,
+        };
+        WorkloadView {
+            replicas: 2,
+            rollout_label: Some("auth".into()),
+            template_hashes: vec!["one".into()],
+            active: [("one".to_owned(), 2)].into(),
+            settled: true,
+            configuration: Some(configuration),
+            ..WorkloadView::default()
+        }
+    }
+
+    fn actions(rollout: &Rollout, workload: &WorkloadView, troubles: &[Trouble]) -> Governance {
+        let governed = Governed {
+            rollout,
+            invalid: None,
+            latch: Latch::Policy,
+            workload: Some(workload),
+            troubles,
+            last: None,
+            finished: &[],
+            holds_runs: false,
+        };
+        govern(&governed, Timestamp::UNIX_EPOCH)
+    }
+
+    fn stamping() -> Vec<Action> {
+        let stamp = "auth new ConfigMap/settings".to_owned();
+        vec![Action::CopyConfiguration, Action::StampConfiguration { stamp }]
+    }
+
+    #[test]
+    fn new_data_is_copied_and_then_stamped() {
+        for (is, known) in [(None, None), (Some("old"), None), (Some("old"), Some("old")), (None, Some("new"))] {
+            let governance = actions(&rollout(known), &workload(is), &[]);
+            assert_eq!(governance.actions, stamping(), "{is:?} {known:?}");
+            assert!(
+                governance
+                    .status
+                    .conditions
+                    .iter()
+                    .all(|condition| condition.kind != "Ready" || condition.status == "False")
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_stamped_is_remembered_and_left_alone() {
+        let governance = actions(&rollout(None), &workload(Some("new")), &[]);
+        assert_eq!(governance.actions, []);
+        assert_eq!(governance.status.configuration.as_deref(), Some("new"));
+        let mut lost = workload(Some("new"));
+        lost.configuration.as_mut().expect("tracked").copied = false;
+        assert_eq!(actions(&rollout(Some("new")), &lost, &[]).actions, [Action::CopyConfiguration]);
+    }
+
+    #[test]
+    fn a_template_that_was_taken_back_keeps_its_data_until_the_next_edit() {
+        let governance = actions(&rollout(Some("new")), &workload(Some("old")), &[]);
+        assert_eq!(governance.actions, []);
+        assert!(governance.status.message.is_some_and(|message| message.contains("taken back")));
+        assert_eq!(governance.status.configuration.as_deref(), Some("new"), "and that is not forgotten");
+        assert_eq!(actions(&rollout(Some("another")), &workload(Some("old")), &[]).actions, stamping());
+    }
+
+    #[test]
+    fn nothing_is_stamped_that_could_move_by_itself() {
+        let unsettled = WorkloadView { settled: false, ..workload(None) };
+        let somebody_elses = WorkloadView { rollout_label: None, ..workload(None) };
+        let unreadable = [Trouble { reason: reasons::CONFIGURATION_UNREADABLE, message: String::new() }];
+        let none: &[Trouble] = &[];
+        for (workload, troubles) in [(unsettled, none), (somebody_elses, none), (workload(None), &unreadable)] {
+            let governance = actions(&rollout(None), &workload, troubles);
+            assert!(!governance.actions.iter().any(|action| matches!(action, Action::StampConfiguration { .. })));
+        }
+        let held = WorkloadView { paused: true, latched: true, settled: false, ..workload(Some("old")) };
+        assert_eq!(actions(&rollout(None), &held, &[]).actions, stamping());
+    }
 }

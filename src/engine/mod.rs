@@ -11,7 +11,9 @@ mod weight;
 
 pub use govern::{Governance, Governed, LastRun, Latch, govern};
 pub use run::decide;
-pub use snapshot::{Arm, ArmOwner, GateAnswer, Gates, Pinned, RouteView, Snapshot, Traffic, Trouble, WorkloadView};
+pub use snapshot::{
+    Arm, ArmOwner, ConfigurationView, GateAnswer, Gates, Pinned, RouteView, Snapshot, Traffic, Trouble, WorkloadView,
+};
 pub use weight::canary_replicas;
 
 use crate::api::{RolloutRunStatus, Share};
@@ -86,6 +88,15 @@ pub enum Action {
         /// Which time.
         attempt: u32,
     },
+    /// Have copies of the tracked data as it is now.
+    CopyConfiguration,
+    /// Stamp the Deployment's template with it: a change like any other, which the latch holds.
+    StampConfiguration {
+        /// The stamp.
+        stamp: String,
+    },
+    /// Delete copies that no version needs any more.
+    ForgetConfigurations,
     /// Create a run for the Deployment's template.
     StartRun,
     /// Delete this finished run from the record.

@@ -59,6 +59,10 @@ reasons! {
     STEP_TIMEOUT = "StepTimeout";
     /// The version that was deployed last serves.
     SERVING = "Serving";
+    /// Tracked data changed.
+    CONFIGURATION_CHANGED = "ConfigurationChanged";
+    /// The policy tracks what Serin may not read.
+    CONFIGURATION_UNREADABLE = "ConfigurationUnreadable";
     /// The policy starts no runs.
     SUSPENDED = "Suspended";
     /// A run is under way.

@@ -76,6 +76,23 @@ pub struct WorkloadView {
     pub images: String,
     /// Deleted, waiting to go.
     pub deleting: bool,
+    /// The tracked data; `None` if the policy tracks none, or the template names none.
+    pub configuration: Option<ConfigurationView>,
+}
+
+/// ConfigMaps and Secrets that the template names.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigurationView {
+    /// The stamp that says what they have now, and its digest.
+    pub wanted: String,
+    /// The digest in it.
+    pub digest: String,
+    /// The stamp of the Deployment's template.
+    pub is: Option<String>,
+    /// There are copies of all of what they have now.
+    pub copied: bool,
+    /// There are copies that no version needs any more.
+    pub stale: bool,
 }
 
 /// The pods and the ReplicaSet of one version.

@@ -161,6 +161,12 @@ fn never_ready() {
 }
 
 #[test]
+fn configuration() {
+    let edits = [(10_000, "bad 1"), (60_000, "good 2")].map(|(at, words)| (at, Deed::Configure(words.into())));
+    story("configuration", Setting { tracks: true, ..routed(edits.to_vec()) });
+}
+
+#[test]
 fn good_without_a_route() {
     story("route-less-good", route_less("good"));
 }

@@ -5,12 +5,16 @@ use std::{
     rc::Rc,
 };
 
-use serin::controller::{Kind as Written, Verb};
+use serin::{
+    api::ConfigKind,
+    controller::{Kind as Written, Verb},
+    workload::{ConfigMap, Stamp},
+};
 
 use crate::model::{
     cluster::{
         Nature, backends_of, beside, canary_share, endpoints_of, image_of, is_ready, nature_of, own_rule, percent,
-        selects,
+        pod_nature, selects, settings_of, version_of,
     },
     people::{self, Deed, LEGACY, SECOND_ROUTE, SECOND_SERVICE},
     server::{Kind, Object},
@@ -68,6 +72,7 @@ impl Watch {
         i4_no_weight_beyond_the_step(sim)?;
         self.i4_direct_callers_stay_on_stable(sim, passed)?;
         i5_the_same_question_has_one_answer(sim)?;
+        i8_pods_keep_their_data(sim)?;
         i9_edits_of_rules_stay(sim)?;
         i10_one_run_at_a_time(sim)?;
         self.i10_a_run_goes_one_way(sim)?;
@@ -354,8 +359,9 @@ fn i8_the_right_version_serves(sim: &Sim) -> Check {
     let Some(deployment) = server.get(Kind::Deployment, "auth") else {
         return Err("I8: the Deployment is gone".into());
     };
-    let wanted = image_of(deployment);
-    let images: Vec<&str> = server.list(Kind::Pod).filter(|pod| !pod.is_going()).map(|pod| image_of(pod)).collect();
+    let wanted = version_of(deployment);
+    let pods: Vec<&Rc<Object>> = server.list(Kind::Pod).filter(|pod| !pod.is_going()).collect();
+    let images: Vec<String> = pods.iter().map(|pod| version_of(pod)).collect();
     let Some(first) = images.first() else { return Err("I8: nothing serves".into()) };
     ensure(images.iter().all(|image| image == first), || format!("I8: two versions are left: {images:?}"))?;
     let size = deployment.int("/spec/replicas");
@@ -366,8 +372,12 @@ fn i8_the_right_version_serves(sim: &Sim) -> Check {
         .find(|set| set.int("/spec/replicas") > 0)
         .map(|set| set.owner() == Some(deployment.uid()));
     ensure(serving == Some(true), || "I8: the Deployment does not own what serves".into())?;
-    let good = nature_of(wanted) == Nature::Good;
-    ensure(nature_of(first) == Nature::Good, || format!("I8: {first} serves"))?;
+    let data = Stamp::read(&deployment.value["spec"]["template"])
+        .map(|stamp| format!("{}-{}", people::SETTINGS, stamp.digest))
+        .and_then(|copy| server.get(Kind::ConfigMap, &copy).map(|copy| copy.text("/data/fault").to_owned()));
+    let good = nature_of(image_of(deployment)) == Nature::Good && data.is_none_or(|fault| fault == "good");
+    ensure(pod_nature(server, pods[0]) == Nature::Good, || format!("I8: {first} serves"))?;
+    i8_data_is_released(sim, deployment)?;
     if *first == wanted {
         ensure(!deployment.is("/spec/paused") || server.latch == serin::engine::Latch::Pause, || {
             "I8: the Deployment stays paused although its template serves".into()
@@ -383,6 +393,32 @@ fn i8_the_right_version_serves(sim: &Sim) -> Check {
     let no_room = sim.setting.quota.is_some() && reason == "NeverReady";
     let excused = !good || sim.aborted || sim.crashed || outage || no_room;
     ensure(excused, || format!("I8: {wanted} is good and {first} serves; the last run says {reason}"))
+}
+
+/// What the ConfigMap has is in the template, unless people took the template back.
+fn i8_data_is_released(sim: &Sim, deployment: &Object) -> Check {
+    let took_back = sim.done.contains(&Deed::Undo);
+    let Some(settings) = sim.server.get(Kind::ConfigMap, people::SETTINGS).filter(|_| sim.setting.tracks && !took_back)
+    else {
+        return Ok(());
+    };
+    let template = &deployment.value["spec"]["template"];
+    let now = Stamp::of("auth", template, &[ConfigKind::ConfigMap], &[settings.typed::<ConfigMap>().into()]);
+    ensure(now == Stamp::read(template), || format!("I8: the template is stamped otherwise than its data: {now:?}"))
+}
+
+/// A version's pods have its data, whatever the ConfigMap has now; and what they read stays until they go.
+fn i8_pods_keep_their_data(sim: &Sim) -> Check {
+    if deployment_gone(sim) || sim.done.contains(&Deed::DeleteRollout) {
+        return Ok(());
+    }
+    for pod in sim.server.list(Kind::Pod).filter(|pod| !pod.is_going()) {
+        let (Some(stamp), Some(reads)) = (Stamp::read(&pod.value), settings_of(pod)) else { continue };
+        let wanted = format!("{}-{}", people::SETTINGS, stamp.digest);
+        let there = sim.server.get(Kind::ConfigMap, reads).is_some();
+        ensure(reads == wanted && there, || format!("I8: pod {} should have {wanted}, and reads {reads}", pod.name()))?;
+    }
+    Ok(())
 }
 
 /// I7: an idle world is left alone.

@@ -98,7 +98,7 @@ fn losing_writes_or_memory_changes_no_outcome() {
             let mut sim = Sim::new(Setting { failures, crashes, turmoil, ..setting.clone() });
             assert_eq!(check(&mut sim, AT_MOST), Ok(()), "seed {seed}: {:?}", sim.setting);
             let phase = sim.run().map(|run| run.text("/status/phase").to_owned());
-            (phase, people::serving_image(&sim.server))
+            (phase, people::serving_template(&sim.server))
         };
         assert_eq!(outcome(0.0, 0.0, false), outcome(0.06, 0.02, true), "seed {seed}: {setting:?}");
     }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use serin::{
-    api::{Phase, RolloutRun, RolloutRunStatus, Share, Stage},
+    api::{Phase, RolloutRun, RolloutRunStatus, Share, Stage, names::CONFIGURATION_LABEL},
     controller::{Kind as Written, Verb, World, Write},
     engine::Action,
     evidence::Verdict,
@@ -67,6 +67,13 @@ fn two_controllers(seed: u64) -> Setting {
 fn edited(seed: u64) -> Setting {
     let edits = (0..40).map(|time| (15_500 + 500 * time, Deed::EditRules(format!("/v{time}"))));
     Setting { lag: true, deeds: release("good").into_iter().chain(edits).collect(), ..good(seed) }
+}
+
+/// A refused edit of the ConfigMap; and pods that are made anew while the bad one is refused.
+fn configured(seed: u64) -> Setting {
+    let edits = [(15_000, "good 1"), (60_000, "bad 2"), (120_000, "good 3")];
+    let edits = edits.map(|(at, words)| (at, Deed::Configure(words.into())));
+    Setting { seed, tracks: true, deeds: edits.into_iter().chain([(90_000, Deed::Drain)]).collect(), ..Setting::calm() }
 }
 
 type Of<'a> = Option<(&'a RolloutRun, &'a RolloutRunStatus)>;
@@ -378,6 +385,42 @@ const MUTATIONS: &[Mutation] = &[
         },
     },
     Mutation {
+        name: "a change of the configuration is no version",
+        noticed_by: "I8",
+        worlds: configured,
+        sabotage: Sabotage {
+            actions: |actions, _| leave_out(actions, |action| matches!(action, Action::StampConfiguration { .. })),
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
+        name: "stamped without copies",
+        noticed_by: "I8",
+        worlds: configured,
+        sabotage: Sabotage {
+            actions: |actions, _| leave_out(actions, |action| *action == Action::CopyConfiguration),
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
+        name: "copies that serve are forgotten",
+        noticed_by: "I8",
+        worlds: configured,
+        sabotage: Sabotage {
+            world: |world, _| {
+                for copy in world.configuration.iter_mut().filter(|object| object.copy_for().is_some()) {
+                    copy.metadata.labels.get_or_insert_default().insert(CONFIGURATION_LABEL.into(), "old".into());
+                }
+            },
+            actions: |actions, of| {
+                if of.is_none() {
+                    actions.insert(0, Action::ForgetConfigurations);
+                }
+            },
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
         name: "patches of the route without their tests",
         noticed_by: "I9",
         worlds: edited,
@@ -481,7 +524,7 @@ fn every_breakage_is_noticed_by_the_promise_it_breaks() {
 /// The same worlds without a breakage: what is noticed is the breakage.
 #[test]
 fn nothing_broken_is_noticed_as_nothing() {
-    for worlds in [good, bad, slow, aborted, undone, crashing_controller, two_controllers, edited] {
+    for worlds in [good, bad, slow, aborted, undone, crashing_controller, two_controllers, edited, configured] {
         for seed in 0..3 {
             let mut sim = Sim::new(worlds(seed));
             assert_eq!(check(&mut sim, super::AT_MOST), Ok(()), "{:?}", sim.setting);

@@ -42,6 +42,19 @@ pause
 {{- end -}}
 {{- end }}
 
+{{/* Kinds of configuration that Rollouts may track. */}}
+{{- define "serin.configuration" -}}
+{{- with .Values.configuration -}}
+{{- if and (or .configMaps .secrets) (ne (include "serin.latch" $) "policy") -}}
+{{- fail "configuration.configMaps and configuration.secrets need latch: policy (Kubernetes 1.36 or later)" -}}
+{{- end -}}
+{{- $kinds := list -}}
+{{- if .configMaps }}{{ $kinds = append $kinds "config-map" }}{{ end -}}
+{{- if .secrets }}{{ $kinds = append $kinds "secret" }}{{ end -}}
+{{- join "," $kinds -}}
+{{- end -}}
+{{- end }}
+
 {{- define "serin.selector" -}}
 app.kubernetes.io/name: {{ include "serin.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -133,6 +146,12 @@ capabilities:
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
+{{- end }}
+{{- if or .Values.configuration.configMaps .Values.configuration.secrets }}
+# Configuration as a part of a version: read, and kept in copies that come and go with versions.
+- apiGroups: [""]
+  resources: [{{ if .Values.configuration.configMaps }}configmaps{{ end }}{{ if and .Values.configuration.configMaps .Values.configuration.secrets }}, {{ end }}{{ if .Values.configuration.secrets }}secrets{{ end }}]
+  verbs: [list, watch, create, delete]
 {{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use serde_json::{Value, json};
+use serin::workload::Stamp;
 
 use super::{
     prng::Prng,
@@ -45,6 +46,42 @@ pub fn nature_of(image: &str) -> Nature {
 pub fn image_of(object: &Object) -> &str {
     let pod = object.text("/spec/containers/0/image");
     if pod.is_empty() { object.text("/spec/template/spec/containers/0/image") } else { pod }
+}
+
+/// Which version a template, or a pod of it, is: its image, and its data where that is tracked.
+pub fn version_of(object: &Object) -> String {
+    let template = object.value["spec"].get("template").unwrap_or(&object.value);
+    match Stamp::read(template) {
+        Some(stamp) => format!("{} with {}", image_of(object), stamp.digest),
+        None => image_of(object).to_owned(),
+    }
+}
+
+/// The ConfigMap that a pod reads.
+pub fn settings_of(pod: &Object) -> Option<&str> {
+    Some(pod.text("/spec/volumes/0/configMap/name")).filter(|name| !name.is_empty())
+}
+
+/// How a pod behaves: a good image may have bad data.
+pub fn pod_nature(server: &Server, pod: &Object) -> Nature {
+    let image = nature_of(image_of(pod));
+    let Some(settings) = settings_of(pod).filter(|_| image == Nature::Good) else { return image };
+    match server.get(Kind::ConfigMap, settings) {
+        Some(settings) => nature_of(&format!("data:v1-{}", settings.text("/data/fault"))),
+        None if is_ready(pod) => image,
+        None => Nature::NeverReady,
+    }
+}
+
+/// As the chart's admission policy does it: pods with a stamp get their version's copies while a Rollout tracks them.
+fn admit(server: &Server, pod: &mut Value) {
+    let tracks = server
+        .get(Kind::Rollout, "auth")
+        .is_some_and(|rollout| !rollout.text("/spec/configuration/track/0").is_empty());
+    let Some(stamp) = Stamp::read(pod).filter(|_| tracks) else { return };
+    if let Some(name) = pod.pointer_mut("/spec/volumes/0/configMap/name") {
+        *name = json!(format!("{}-{}", name.as_str().unwrap_or_default(), stamp.digest));
+    }
 }
 
 pub fn is_ready(pod: &Object) -> bool {
@@ -100,6 +137,7 @@ impl Cluster {
             pod["metadata"]["name"] = json!(format!("{}-{}", set.name(), self.pods));
             pod["metadata"]["namespace"] = json!("shop");
             pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set.name(), "uid": set.uid(), "controller": true}]);
+            admit(server, &mut pod);
             return server.create(Kind::Pod, pod, BY).is_ok();
         }
         if pods.len() > wanted {
@@ -120,7 +158,7 @@ impl Cluster {
         self.since_crash += passed;
         let pods: Vec<Rc<Object>> = server.list(Kind::Pod).cloned().collect();
         for pod in pods {
-            let nature = nature_of(image_of(&pod));
+            let nature = pod_nature(server, &pod);
             let lag = if self.lag { 3 } else { 1 };
             let life = self
                 .lives
@@ -138,7 +176,15 @@ impl Cluster {
                 continue;
             }
             let (ready, restarts) = (is_ready(&pod), pod.int("/status/containerStatuses/0/restartCount"));
-            life.next = if nature == Nature::Crashing { chance.between(700, 2_500) as i64 } else { i64::MAX / 4 };
+            // A pod that lacks its data looks for it again.
+            let lacks = settings_of(&pod).is_some_and(|name| server.get(Kind::ConfigMap, name).is_none());
+            life.next = if lacks {
+                1_000
+            } else if nature == Nature::Crashing {
+                chance.between(700, 2_500) as i64
+            } else {
+                i64::MAX / 4
+            };
             match (nature, ready, pod.text("/status/phase")) {
                 (Nature::NeverReady, _, "Pending") => set_status(server, &pod, false, 0),
                 (Nature::Crashing, true, _) => {

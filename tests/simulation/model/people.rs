@@ -1,10 +1,10 @@
 //! What people and their tools do.
 
 use serde_json::{Value, json};
-use serin::api::names;
+use serin::{api::names, workload::template};
 
 use super::{
-    cluster::{image_of, own_rule},
+    cluster::own_rule,
     server::{Kind, Refusal, Server},
 };
 
@@ -12,8 +12,10 @@ use super::{
 pub enum Deed {
     /// kubectl set image.
     Release(String),
-    /// kubectl rollout undo: the image that serves.
+    /// kubectl rollout undo: the template that serves.
     Undo,
+    /// An edit of the ConfigMap: a word for how pods behave with it, and something to tell it from others.
+    Configure(String),
     Scale(i64),
     Pause(bool),
     Abort,
@@ -42,6 +44,8 @@ pub enum Deed {
     Drain,
 }
 
+/// The ConfigMap that the pods read.
+pub const SETTINGS: &str = "settings";
 /// Selects the same pods as the apex.
 pub const SECOND_SERVICE: &str = "auth-internal";
 /// Names the apex beside [`LEGACY`].
@@ -63,11 +67,11 @@ pub fn newest_run(server: &Server) -> Option<String> {
     server.list(Kind::Run).max_by_key(|run| number(run.name())).map(|run| run.name().to_owned())
 }
 
-/// The image that serves, as the ReplicaSets have it: the biggest owned by the Deployment.
-pub fn serving_image(server: &Server) -> Option<String> {
+/// The template that serves, as the ReplicaSets have it: of the biggest owned by the Deployment.
+pub fn serving_template(server: &Server) -> Option<Value> {
     let owner = server.list(Kind::Deployment).next()?.uid().to_owned();
     let owned = server.list(Kind::ReplicaSet).filter(|set| set.owner() == Some(&owner));
-    owned.max_by_key(|set| set.int("/spec/replicas")).map(|set| image_of(set).to_owned())
+    owned.max_by_key(|set| set.int("/spec/replicas")).map(|set| template::without_hash(&set.value["spec"]["template"]))
 }
 
 fn set(path: &str, value: impl Into<Value>) -> Value {
@@ -100,8 +104,12 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
             edit(server, Kind::Deployment, "auth", &set("/spec/template/spec/containers/0/image", image.as_str()))
         }
         Deed::Undo => {
-            let image = serving_image(server).ok_or(Refusal::NotFound)?;
-            edit(server, Kind::Deployment, "auth", &set("/spec/template/spec/containers/0/image", image))
+            let template = serving_template(server).ok_or(Refusal::NotFound)?;
+            edit(server, Kind::Deployment, "auth", &set("/spec/template", template))
+        }
+        Deed::Configure(words) => {
+            let (fault, edit_of) = words.split_once(' ').unwrap_or((words, ""));
+            edit(server, Kind::ConfigMap, SETTINGS, &set("/data", json!({"fault": fault, "edit": edit_of})))
         }
         Deed::Scale(to) => edit(server, Kind::Deployment, "auth", &set("/spec/replicas", *to)),
         Deed::Pause(on) => to_run(server, "/spec/paused", json!(on)),

@@ -9,10 +9,11 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serin::{
-    api::{Policy, Rollout, RolloutRun, RolloutRunStatus, SloKind, validate},
+    api::{ConfigKind, Policy, Rollout, RolloutRun, RolloutRunStatus, SloKind, validate},
     controller::{Moved, Seen, Verb, World, Write, due_percent, look_after, move_run, plan, seen, to_close},
     engine::{Action, GateAnswer, Gates, Latch, Note},
     evidence::{Count, Evidence, Sample, Slo, Split},
+    workload::{ConfigMap, ConfigObject, Stamp},
 };
 
 use super::{
@@ -111,6 +112,13 @@ pub struct Serin {
     looks: u64,
     /// Decisions that differed when asked twice.
     pub undecided: bool,
+}
+
+/// Of the copy that the canary's pods read.
+fn has_good_data(world: &World, run: &RolloutRun) -> bool {
+    let stamp = world.set(&run.spec.to.hash).and_then(|set| Stamp::read(&set.spec.template));
+    let copy = stamp.and_then(|stamp| world.configuration.iter().find(|it| it.copy_for() == Some(&stamp.digest)));
+    copy.is_none_or(|copy| serde_json::json!(copy.data)["fault"] == "good")
 }
 
 /// A write that was made, for the checks.
@@ -223,6 +231,8 @@ impl Serin {
                 services: Vec::new(),
                 endpoint_slices: Vec::new(),
                 routes: Vec::new(),
+                configuration: Vec::new(),
+                trackable: if self.latch == Latch::Policy { vec![ConfigKind::ConfigMap] } else { Vec::new() },
             },
         };
         if let Some(others) = others {
@@ -242,6 +252,9 @@ impl Serin {
         world.pods = self.news(Kind::Pod, all).unwrap_or(world.pods);
         world.services = self.news(Kind::Service, all).unwrap_or(world.services);
         world.endpoint_slices = self.news(Kind::Endpoints, all).unwrap_or(world.endpoint_slices);
+        if let Some(settings) = self.news::<ConfigMap>(Kind::ConfigMap, all) {
+            world.configuration = settings.into_iter().map(ConfigObject::from).collect();
+        }
         world.routes = self.news(Kind::Route, all).unwrap_or(world.routes);
         Some(world)
     }
@@ -321,7 +334,7 @@ impl Serin {
         let policy = validate(&run.spec.policy).expect("a valid policy");
         let sensor = self.sensors.get_mut(run.metadata.uid.as_deref().unwrap_or_default());
         let (mut seen, ledger, due) = sensor.map_or_else(Default::default, |sensor| sensor.report(now));
-        seen.gates = self.answers(run, now);
+        seen.gates = self.answers(world, run, now);
         let ask = |looks: u64| {
             let mut seen = seen.clone();
             if let Some(sabotage) = self.sabotage {
@@ -365,8 +378,9 @@ impl Serin {
     }
 
     /// The smoke test finds every bad version; a person says no at first.
-    fn answers(&self, run: &RolloutRun, now: i64) -> Gates {
-        let is_good = run.spec.to.images.values().all(|image| nature_of(image) == Nature::Good);
+    fn answers(&self, world: &World, run: &RolloutRun, now: i64) -> Gates {
+        let is_good =
+            run.spec.to.images.values().all(|image| nature_of(image) == Nature::Good) && has_good_data(world, run);
         let of_run = self.asked.iter().filter(|((uid, ..), _)| Some(uid) == run.metadata.uid.as_ref());
         let answer = |gate: &str, attempt: u32, at: i64| match (at <= now, gate.starts_with("smoke"), is_good) {
             (false, ..) => GateAnswer::Running,

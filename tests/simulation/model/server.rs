@@ -22,9 +22,10 @@ pub enum Kind {
     Route,
     Pod,
     Endpoints,
+    ConfigMap,
 }
 
-pub const KINDS: [Kind; 8] = [
+pub const KINDS: [Kind; 9] = [
     Kind::Rollout,
     Kind::Run,
     Kind::Deployment,
@@ -33,6 +34,7 @@ pub const KINDS: [Kind; 8] = [
     Kind::Route,
     Kind::Pod,
     Kind::Endpoints,
+    Kind::ConfigMap,
 ];
 
 impl From<Written> for Kind {
@@ -44,6 +46,7 @@ impl From<Written> for Kind {
             Written::ReplicaSet => Self::ReplicaSet,
             Written::Service => Self::Service,
             Written::HttpRoute | Written::GrpcRoute => Self::Route,
+            Written::ConfigMap | Written::Secret => Self::ConfigMap,
         }
     }
 }

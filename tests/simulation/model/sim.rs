@@ -3,11 +3,16 @@
 use std::{collections::VecDeque, rc::Rc};
 
 use serde_json::{Value, json};
-use serin::{api::names, controller::Write, engine::Latch};
+use serin::{
+    api::{ConfigKind, names},
+    controller::Write,
+    engine::Latch,
+    workload::{ConfigMap, Deployment, Stamp},
+};
 
 use super::{
     START,
-    cluster::{Cluster, NATURES, Nature, endpoints_of, image_of, is_ready, nature_of},
+    cluster::{Cluster, NATURES, Nature, endpoints_of, image_of, is_ready, pod_nature},
     deployments,
     people::{self, Deed},
     prng::Prng,
@@ -42,6 +47,8 @@ pub struct Setting {
     pub second_route: bool,
     /// The size changes at any time, as a HorizontalPodAutoscaler changes it.
     pub autoscaled: bool,
+    /// The policy tracks the ConfigMap that the pods read.
+    pub tracks: bool,
     /// No more pods than these, those that are going too.
     pub quota: Option<i64>,
     /// From when on the runs' statuses can't be written.
@@ -71,6 +78,7 @@ impl Setting {
             second_service: false,
             second_route: false,
             autoscaled: false,
+            tracks: false,
             quota: None,
             unwritable: None,
             rival: None,
@@ -113,12 +121,24 @@ impl Setting {
             second_service: chance.chance(0.25),
             second_route: routed && chance.chance(0.25),
             autoscaled: chance.chance(0.15),
+            tracks: false,
             quota: chance.chance(0.1).then(|| chance.between(7, 9) as i64),
             unwritable: None,
             rival: None,
             deeds: Vec::new(),
         };
         setting.deeds = deeds(&mut chance, routed);
+        // From a source of its own, so that older seeds stay what they are.
+        let mut chance = Prng::new(seed ^ 0x0c0f_f1e5);
+        setting.tracks = setting.latch == Latch::Policy && chance.chance(0.3);
+        if setting.tracks {
+            let edits = 1 + chance.below(3);
+            setting.deeds.extend((0..edits).map(|edit| {
+                let word = if chance.chance(0.5) { "good" } else { chance.pick(&NATURES).0 };
+                (chance.between(12_000, 120_000) as i64, Deed::Configure(format!("{word} {edit}")))
+            }));
+            setting.deeds.sort_by_key(|(at, _)| *at);
+        }
         setting
     }
 }
@@ -247,15 +267,35 @@ fn policy(setting: &Setting) -> Value {
     if setting.gates {
         policy["gates"] = gates;
     }
+    if setting.tracks {
+        policy["configuration"] = json!({"track": ["ConfigMap"]});
+    }
     if setting.sticky {
         policy["sticky"] = json!({});
     }
     policy
 }
 
+/// What the pods read, to begin with.
+fn settings() -> ConfigMap {
+    let object = json!({"metadata": {"name": people::SETTINGS, "namespace": "shop"}, "data": {"fault": "good"}});
+    serde_json::from_value(object).expect("a ConfigMap")
+}
+
+/// As if Serin had long tracked it.
+fn tracked(deployment: &mut Value) -> Stamp {
+    let template = &mut deployment["spec"]["template"];
+    let stamp = Stamp::of("auth", template, &[ConfigKind::ConfigMap], &[settings().into()]).expect("it is named");
+    template["metadata"]["annotations"] = json!({names::CONFIGURATION_ANNOTATION: stamp.to_string()});
+    stamp
+}
+
 fn deployment(setting: &Setting) -> Value {
-    let template = json!({"metadata": {"labels": {"app": "auth"}}, "spec": {"containers": [
+    let mut template = json!({"metadata": {"labels": {"app": "auth"}}, "spec": {"containers": [
         {"name": "auth", "image": "auth:v1-good", "ports": [{"name": "http", "containerPort": 8080}]}]}});
+    if setting.tracks {
+        template["spec"]["volumes"] = json!([{"name": "settings", "configMap": {"name": people::SETTINGS}}]);
+    }
     json!({"metadata": {"name": "auth", "namespace": "shop", "labels": {"app": "auth"}, "annotations": {}},
         "spec": {"replicas": setting.replicas, "selector": {"matchLabels": {"app": "auth"}}, "template": template,
                  "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}}})
@@ -273,7 +313,21 @@ fn route(name: &str) -> (Kind, Value) {
 }
 
 fn objects(setting: &Setting) -> Vec<(Kind, Value)> {
-    let mut objects = vec![(Kind::Deployment, deployment(setting)), service("auth", "auth"), route("auth")];
+    let mut workload = deployment(setting);
+    let mut objects = vec![service("auth", "auth"), route("auth")];
+    if setting.tracks {
+        let stamp = tracked(&mut workload);
+        let settings = settings();
+        let owner: Deployment = serde_json::from_value(workload.clone()).expect("a Deployment");
+        objects.push((Kind::ConfigMap, serde_json::to_value(&settings).expect("json")));
+        let copies = stamp.missing_copies(&owner, &[settings.into()]);
+        objects.extend(copies.into_iter().map(|(_, _, mut copy)| {
+            // The first object of the world: its uid is not known here.
+            copy["metadata"]["ownerReferences"][0]["uid"] = json!("uid-1");
+            (Kind::ConfigMap, copy)
+        }));
+    }
+    objects.insert(0, (Kind::Deployment, workload));
     if setting.second_service {
         objects.push(service(people::SECOND_SERVICE, "auth"));
     }
@@ -433,7 +487,7 @@ impl Sim {
         match deed {
             Deed::Outage(on) => self.traffic.outage = *on,
             Deed::Abort => self.aborted |= answer.is_ok(),
-            Deed::Release(_) | Deed::Retry => self.aborted = false,
+            Deed::Release(_) | Deed::Retry | Deed::Configure(_) => self.aborted = false,
             Deed::EditOther => self.edited |= answer.is_ok(),
             Deed::EditRules(path) if answer.is_ok() => self.matches = Some(path.clone()),
             Deed::CrashOne => self.crash_one(),
@@ -448,7 +502,7 @@ impl Sim {
         let healthy: Vec<Rc<Object>> = self
             .server
             .list(Kind::Pod)
-            .filter(|pod| is_ready(pod) && nature_of(image_of(pod)) == Nature::Good)
+            .filter(|pod| is_ready(pod) && pod_nature(&self.server, pod) == Nature::Good)
             .cloned()
             .collect();
         if !healthy.is_empty() {
@@ -664,6 +718,7 @@ impl Sim {
                     event.name,
                     value["endpoints"].as_array().map_or(0, Vec::len)
                 )),
+                Kind::ConfigMap => lines.push(format!("configuration {} {}", event.name, value["data"])),
                 Kind::Rollout | Kind::Pod => {}
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cluster::{Cluster, Nature, endpoints_of, image_of, nature_of},
+    cluster::{Cluster, Nature, endpoints_of, pod_nature},
     people::SECOND_SERVICE,
     prng::Prng,
     server::{Kind, Server},
@@ -133,7 +133,7 @@ impl Answering {
             let pod = server.get(Kind::Pod, &name);
             Self {
                 hash: pod.map(|pod| pod.hash().to_owned()).unwrap_or_default(),
-                nature: pod.map(|pod| nature_of(image_of(pod))),
+                nature: pod.map(|pod| pod_nature(server, pod)),
                 meter: Meter::default(),
                 name,
             }

@@ -1,6 +1,7 @@
 //! Stories on a real cluster with real load. They need KUBECONFIG and GATEWAY_URL, and run one after another: tests/run.
 
 mod chart;
+mod configuration;
 mod gates;
 mod input;
 mod people;
