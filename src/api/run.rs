@@ -175,9 +175,9 @@ pub enum Stage {
     Unroute,
     /// Promotion: the old version is kept at full size for an instant return (blueGreen.keepOldFor).
     Keep,
-    /// Promotion: the Deployment takes the canary's ReplicaSet as its own. From here there is no way back.
+    /// Promotion: the canary is as big as the Deployment, which shall take its ReplicaSet.
     HandOver,
-    /// Promotion: the Deployment settles on the new version.
+    /// Promotion: the Deployment takes the canary's ReplicaSet as its own, and settles. From here there is no way back.
     Converge,
     /// Rollback: all traffic goes to stable.
     Divert,

@@ -10,7 +10,7 @@ use super::{
     world::{Kind, World, Write, phase_of},
 };
 use crate::{
-    api::{Phase, Policy, RolloutRun, RolloutRunStatus, Stage, names, validate},
+    api::{Phase, Policy, RolloutRun, RolloutRunStatus, Stage, WaitingReason, names, validate},
     engine::{self, Action, Decision, Gates, Governance, Governed, LastRun, Latch, Traffic},
     evidence::{Fold, Silent},
     workload::owner_of,
@@ -196,7 +196,13 @@ pub fn due_percent(policy: &Policy, status: &RolloutRunStatus) -> f64 {
         return 0.0;
     }
     let step = status.weight.mirror.and_then(|step| policy.spec.steps.get(usize::try_from(step).ok()?.checked_sub(1)?));
+    let on_its_way = status
+        .waiting
+        .as_ref()
+        .is_some_and(|waiting| matches!(waiting.reason, WaitingReason::Route | WaitingReason::Introduction));
     match step.and_then(|step| step.mirror.as_ref()).map(|mirror| f64::from(mirror.percent)) {
+        // Written into a route, copies are made once its gateway has it.
+        Some(_) if on_its_way => 0.0,
         Some(copied) => 100.0 * copied / (100.0 + copied),
         // What is set may be what was known last, and taken back since.
         None => f64::from(status.weight.set.min(status.weight.wanted)),

@@ -103,11 +103,16 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
         }
         Action::ScaleDownOld => {
             let (run, deployment) = (run_of()?, deployment()?);
-            let old = world.replica_sets.iter().filter(|set| {
-                hash_of(set) != Some(&run.spec.to.hash)
-                    && set.spec.replicas > 0
-                    && owner_of(set).is_some_and(|(_, uid)| Some(uid) == deployment.metadata.uid.as_deref())
-            });
+            let active = || {
+                world.replica_sets.iter().filter(|set| {
+                    set.spec.replicas > 0
+                        && owner_of(set).is_some_and(|(_, uid)| Some(uid) == deployment.metadata.uid.as_deref())
+                })
+            };
+            // Undone meanwhile, the version that the Deployment went back to stays.
+            let wanted = active().find(|set| template::same(&set.spec.template, &deployment.spec.template));
+            let kept = wanted.and_then(hash_of).unwrap_or(&run.spec.to.hash);
+            let old = active().filter(|set| hash_of(set) != Some(kept));
             Ok(old.map(|set| Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale(set, 0))).collect())
         }
         Action::ReportFailure { message } => {

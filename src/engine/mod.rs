@@ -77,7 +77,7 @@ pub enum Action {
     Disown,
     /// Let the Deployment take the canary's ReplicaSet as its own.
     HandOver,
-    /// Scale the old ReplicaSet of the Deployment to 0.
+    /// Scale the old ReplicaSet of the Deployment to 0: the one that is not what its template wants.
     ScaleDownOld,
     /// Tell `kubectl rollout status` that the new version was refused.
     ReportFailure {

@@ -78,6 +78,7 @@ impl Watch {
         i5_the_same_question_has_one_answer(sim)?;
         i8_pods_keep_their_data(sim)?;
         i9_edits_of_rules_stay(sim)?;
+        i9_the_canary_is_made_as_its_owner_wants(sim)?;
         i10_one_run_at_a_time(sim)?;
         self.i10_a_run_goes_one_way(sim)?;
         no_write_is_malformed(sim)?;
@@ -103,7 +104,7 @@ impl Watch {
         }
         let clock = sim.server.now;
         let fresh = Retreat { since_clock: clock, since: sim.passed, lowest: weight };
-        let retreat = self.retreats.entry(run.name().to_owned()).or_insert(fresh);
+        let retreat = self.retreats.entry(run.uid().to_owned()).or_insert(fresh);
         // A write that was decided before the retreat and arrives after it can't be told from one in time.
         let late = sim.sent.iter().any(|sent| {
             sent.write.kind == Written::HttpRoute && sent.answer.is_ok() && sent.began <= retreat.since_clock
@@ -155,7 +156,9 @@ impl Watch {
         for set in sim.server.list(Kind::ReplicaSet).filter(|set| set.hash() == hash) {
             let both = (run.uid().to_owned(), set.uid().to_owned());
             let ours = set.owner() == Some(run.uid());
-            ensure(ours || !self.owned.contains(&both), || format!("I2: {} was handed over at a step", set.name()))?;
+            ensure(ours || !self.owned.contains(&both) || run.is_going(), || {
+                format!("I2: {} was handed over at a step", set.name())
+            })?;
             if ours {
                 self.owned.insert(both);
             }
@@ -169,7 +172,7 @@ impl Watch {
         let phase = run.text("/status/phase");
         let order = ["", "Preparing", "Shifting", "Promoting", "RollingBack"];
         let at = (order.iter().position(|other| *other == phase).unwrap_or(order.len()), run.int("/status/step"));
-        let farthest = self.places.entry(run.name().to_owned()).or_insert(at);
+        let farthest = self.places.entry(run.uid().to_owned()).or_insert(at);
         let back = at < *farthest;
         let was = std::mem::replace(farthest, at);
         ensure(!back, || format!("I10: {} went back to {phase} (place {was:?}, then {at:?})", run.name()))
@@ -184,7 +187,7 @@ impl Watch {
             pods.into_iter().any(|pod| sim.server.get(Kind::Pod, &pod).is_some_and(|pod| pod.hash() == canary))
         });
         self.leaked = if leaks { self.leaked + passed } else { 0 };
-        let reset = sim.done.contains(&Deed::ResetService);
+        let reset = sim.did(&[Deed::ResetService, Deed::CreateService]);
         ensure(self.leaked == 0 || reset && self.leaked < TO_REACT, || {
             format!("I4: direct callers reach the canary for {} ms", self.leaked)
         })
@@ -197,7 +200,8 @@ impl Watch {
             any && pinned && !sim.server.list(Kind::Pod).any(|pod| is_ready(pod) && selects(service, pod))
         });
         self.pinned_to_none = if none.is_some() { self.pinned_to_none + passed } else { 0 };
-        let excused = sim.cluster.since_crash < TO_REACT || deployment_gone(sim) || sim.emptied;
+        let by_people = deployment_gone(sim) || sim.emptied || sim.undone_late || sim.did(&[Deed::TurnService]);
+        let excused = sim.cluster.since_crash < TO_REACT || by_people;
         ensure(self.pinned_to_none == 0 || excused && (self.pinned_to_none < TO_REACT || sim.emptied), || {
             let pin = none.map(|service| service.text("/spec/selector/pod-template-hash")).unwrap_or_default();
             format!("I3: the apex is pinned to {pin}, of which no pod is ready")
@@ -217,7 +221,7 @@ fn reach(route: &Object) -> u64 {
 }
 
 fn deployment_gone(sim: &Sim) -> bool {
-    sim.done.contains(&Deed::DeleteDeployment)
+    sim.did(&[Deed::DeleteDeployment, Deed::OrphanDeployment])
 }
 
 fn i1_weights_sum_to_100(sim: &Sim) -> Check {
@@ -305,7 +309,13 @@ fn no_write_is_malformed(sim: &Sim) -> Check {
 
 /// Promise 3.
 fn no_request_is_lost(sim: &Sim) -> Check {
-    let excused = sim.crashed || sim.cluster.since_crash < i64::MAX / 4 || deployment_gone(sim) || sim.emptied;
+    let cut = sim.did(&[Deed::DeleteService, Deed::TurnService, Deed::DeleteRoute]);
+    let excused = sim.crashed
+        || sim.cluster.since_crash < i64::MAX / 4
+        || deployment_gone(sim)
+        || sim.emptied
+        || cut
+        || sim.undone_late;
     ensure(sim.traffic.lost == 0 || excused, || {
         format!("promise 3: {} requests lost: {}", sim.traffic.lost, sim.traffic.lost_at.as_deref().unwrap_or_default())
     })
@@ -315,7 +325,8 @@ pub fn at_the_end(sim: &Sim) -> Check {
     liveness(sim)?;
     i6_nothing_is_left(sim)?;
     i9_other_fields_stay(sim)?;
-    i8_the_right_version_serves(sim)
+    i8_the_right_version_serves(sim)?;
+    a_refusal_says_why(sim)
 }
 
 fn liveness(sim: &Sim) -> Check {
@@ -379,13 +390,39 @@ fn i9_edits_of_rules_stay(sim: &Sim) -> Check {
     Ok(())
 }
 
+fn i9_the_canary_is_made_as_its_owner_wants(sim: &Sim) -> Check {
+    let least = sim.setting.min_ready;
+    let wrong = sim.server.list(Kind::ReplicaSet).find(|set| set.int("/spec/minReadySeconds") != least);
+    match wrong.filter(|_| least > 0) {
+        Some(set) => Err(format!("I9: ReplicaSet {} is made without minReadySeconds {least}", set.name())),
+        None => Ok(()),
+    }
+}
+
 fn i9_other_fields_stay(sim: &Sim) -> Check {
-    let made_anew = |kind: Kind| kind == Kind::Deployment && deployment_gone(sim);
+    let made_anew = |kind: Kind| match kind {
+        Kind::Deployment => deployment_gone(sim),
+        Kind::Service => sim.did(&[Deed::DeleteService]),
+        Kind::Route => sim.did(&[Deed::DeleteRoute]),
+        _ => false,
+    };
     for (kind, path, value) in people::other_fields().into_iter().filter(|(kind, ..)| !made_anew(*kind)) {
         let there = sim.server.get(kind, "auth").is_none_or(|object| object.value.pointer(path) == Some(&value));
         ensure(!sim.edited || there, || format!("I9: {kind:?} {path} is not as people wrote it"))?;
     }
     Ok(())
+}
+
+/// Pods that do not come are told in the words of what keeps them.
+fn a_refusal_says_why(sim: &Sim) -> Check {
+    let refused = |run: &Rc<Object>| run.text("/status/reason") == "NeverReady" && is_terminal(run);
+    let Some(run) = sim.run().filter(refused) else { return Ok(()) };
+    let (image, message) = (run.text("/spec/to/images/auth"), run.text("/status/message"));
+    // Beyond the quota there was not even a pod that could have said so.
+    let says = message.contains("ImagePullBackOff") || message.contains("exceeded quota");
+    ensure(says || nature_of(image) != Nature::Unpullable, || {
+        format!("told: the image of {image} can't be pulled, and what is told is: {message}")
+    })
 }
 
 /// By the version that serves: a good one serves and the old has no pods; a bad one has none and the old serves.
@@ -427,9 +464,12 @@ fn i8_the_right_version_serves(sim: &Sim) -> Check {
         "I8: the Deployment is not held although its template does not serve".into()
     })?;
     let reason = sim.run().map(|run| run.text("/status/reason").to_owned()).unwrap_or_default();
-    // With weight 100 in the promotion stable gets no requests: nothing tells an outage of both from a fault of one.
-    let outage = sim.done.contains(&Deed::Outage(true)) && reason == "SloViolated";
-    let excused = !good || sim.aborted || sim.crashed || outage;
+    let outage =
+        sim.done.contains(&Deed::Outage(true)) && reason == "SloViolated" && sim.run().is_some_and(stood_alone);
+    let no_room = sim.setting.quota.is_some() && reason == "NeverReady";
+    // With its run the release ends.
+    let deleted = sim.did(&[Deed::DeleteRun, Deed::OrphanRun]);
+    let excused = !good || sim.aborted || sim.crashed || outage || no_room || deleted;
     ensure(excused, || format!("I8: {wanted} is good and {first} serves; the last run says {reason}"))
 }
 
@@ -457,6 +497,15 @@ fn i8_pods_keep_their_data(sim: &Sim) -> Check {
         ensure(reads == wanted && there, || format!("I8: pod {} should have {wanted}, and reads {reads}", pod.name()))?;
     }
     Ok(())
+}
+
+/// It came to weight 100, at a step or in the promotion: stable got no requests any more, and nothing told an outage of
+/// both from a fault of one.
+fn stood_alone(run: Rc<Object>) -> bool {
+    let decisions = run.value["status"]["decisions"].as_array();
+    let promoting = decisions.into_iter().flatten().any(|decided| decided["what"] == "Promoting");
+    let steps = run.value["spec"]["policy"]["steps"].as_array();
+    promoting || steps.into_iter().flatten().any(|step| step["weight"] == 100)
 }
 
 /// I7: an idle world is left alone.

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use serin::{
     api::{Phase, RolloutRun, RolloutRunStatus, Share, Stage, names::CONFIGURATION_LABEL},
-    controller::{Kind as Written, Verb, World, Write},
+    controller::{Kind as Written, Verb, World, Write, phase_of},
     engine::Action,
     evidence::Verdict,
 };
@@ -78,6 +78,11 @@ fn configured(seed: u64) -> Setting {
     let edits = [(15_000, "good 1"), (60_000, "bad 2"), (120_000, "good 3")];
     let edits = edits.map(|(at, words)| (at, Deed::Configure(words.into())));
     Setting { seed, tracks: true, deeds: edits.into_iter().chain([(90_000, Deed::Drain)]).collect(), ..Setting::calm() }
+}
+
+/// Something happens a while after a run has come to a place.
+fn at(place: &'static str, happens: &[Deed], seed: u64) -> Setting {
+    Setting { at_place: happens.iter().map(|deed| (place, 2_500, deed.clone())).collect(), ..good(seed) }
 }
 
 type Of<'a> = Option<(&'a RolloutRun, &'a RolloutRunStatus)>;
@@ -491,6 +496,109 @@ const MUTATIONS: &[Mutation] = &[
         },
     },
     Mutation {
+        name: "a canary that lost its pods keeps its weight",
+        noticed_by: "I1",
+        worlds: |seed| at("Shifting", &[Deed::Quota(1), Deed::Drain], seed),
+        sabotage: Sabotage {
+            actions: |actions, of| {
+                if is_in(of, Phase::Shifting) {
+                    leave_out(actions, |action| matches!(action, Action::SetWeight(share) if share.is_none()));
+                }
+            },
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
+        name: "a run that is deleted goes at once",
+        noticed_by: "I1",
+        worlds: |seed| at("Shifting", &[Deed::DeleteRun], seed),
+        sabotage: Sabotage {
+            actions: |actions, of| {
+                if of.is_some_and(|(run, _)| run.metadata.deletion_timestamp.is_some()) {
+                    actions.insert(0, Action::RemoveFinalizer);
+                }
+            },
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
+        name: "a Rollout that is deleted goes before its runs",
+        noticed_by: "liveness",
+        worlds: |seed| at("Shifting", &[Deed::DeleteRollout], seed),
+        sabotage: Sabotage {
+            world: |world, _| {
+                if world.rollout.metadata.deletion_timestamp.is_some() {
+                    world.runs.iter_mut().for_each(|run| run.metadata.finalizers = None);
+                }
+            },
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
+        name: "a Service that was made anew is not pinned",
+        noticed_by: "I4",
+        worlds: |seed| Setting {
+            steps: json!([{"weight": 20, "bake": "60s"}]),
+            ..at("Shifting", &[Deed::DeleteService, Deed::CreateService], seed)
+        },
+        sabotage: Sabotage {
+            world: |world, _| {
+                if world.active().is_some_and(|run| phase_of(run) == Phase::Shifting) {
+                    as_if_pinned(world);
+                }
+            },
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
+        name: "a route that was made anew stays without the canary",
+        noticed_by: "liveness",
+        worlds: |seed| at("Shifting", &[Deed::DeleteRoute, Deed::CreateRoute], seed),
+        sabotage: Sabotage {
+            actions: |actions, of| {
+                if is_in(of, Phase::Shifting) {
+                    leave_out(actions, |action| *action == Action::AddToRoutes);
+                }
+            },
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
+        name: "late in a promotion the canary does not follow the Deployment's size",
+        noticed_by: "I8",
+        worlds: |seed| at("Quiet", &[Deed::Scale(6)], seed),
+        sabotage: Sabotage {
+            actions: |actions, of| {
+                if of.is_some_and(|(_, status)| status.stage >= Some(Stage::Quiet)) {
+                    leave_out(actions, |action| matches!(action, Action::EnsureCanary { .. }));
+                }
+            },
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
+        name: "the canary has no minReadySeconds",
+        noticed_by: "I9",
+        worlds: |seed| Setting { min_ready: 5, ..good(seed) },
+        sabotage: Sabotage {
+            write: |write, _| {
+                if let (Written::ReplicaSet, Verb::Create(body)) = (write.kind, &mut write.verb) {
+                    body["spec"]["minReadySeconds"] = json!(0);
+                }
+            },
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
+        name: "refused without a word of the image that can't be pulled",
+        noticed_by: "told",
+        worlds: |seed| Setting { deeds: release("unpullable"), ..good(seed) },
+        sabotage: Sabotage {
+            world: |world, _| world.pods.iter_mut().for_each(|pod| pod.status.container_statuses.clear()),
+            ..Sabotage::NONE
+        },
+    },
+    Mutation {
         name: "the Deployment never gets the new version",
         noticed_by: "liveness",
         worlds: good,
@@ -575,10 +683,10 @@ fn nothing_broken_is_noticed_as_nothing() {
 
 #[test]
 fn every_promise_has_its_breakage() {
-    for promise in ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "liveness"] {
+    for promise in ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "liveness", "told"] {
         assert!(MUTATIONS.iter().any(|mutation| mutation.noticed_by == promise), "{promise}");
     }
-    assert!(MUTATIONS.len() >= 20);
+    assert!(MUTATIONS.len() >= 35);
 }
 
 /// What would be seen if this patch were ours.

@@ -1,6 +1,6 @@
 //! Promotion: everything to the canary, then the Deployment takes its ReplicaSet as its own.
 //!
-//! Until the handover, stable stays at full size and the way back is open. Nothing here is left to a clock alone: each
+//! Until the handover (Converge), stable stays at full size and the way back is open. Nothing here is left to a clock alone: each
 //! stage ends on what is seen, and the waits that could last forever are bounded.
 
 use super::{
@@ -9,7 +9,7 @@ use super::{
     gates::{self, Point},
     view::View,
 };
-use crate::api::{Lets, Millis, Phase, Share, Stage, Step, WaitingReason};
+use crate::api::{Lets, Millis, Outcome, Phase, Share, Stage, Step, WaitingReason};
 
 /// Requests under way on the route's old path get at least this many seconds.
 const SETTLE: f64 = 5.0;
@@ -176,36 +176,38 @@ fn hand_over(view: &View<'_>, stay: Move) -> Move {
                 // scale both versions in proportion else.
                 return full_size(view, stay).wait_for_pods(view, replicas);
             }
-            stay.act([Action::HandOver]).wait(WaitingReason::Workload, "handing the ReplicaSet to the Deployment")
+            // Written down before it is done: a late cache shows the ReplicaSet as the run's for a while after it.
+            stay.at_stage(Stage::Converge)
         }
-        Some(ArmOwner::Nobody) => {
-            stay.wait(WaitingReason::Workload, "waiting for the Deployment to take the ReplicaSet")
-        }
-        Some(ArmOwner::Workload) => taken_over(view, stay),
-        None => stay.at_stage(Stage::Converge),
+        _ => stay.at_stage(Stage::Converge),
     }
-}
-
-fn taken_over(view: &View<'_>, stay: Move) -> Move {
-    let old = view.workload().is_some_and(|workload| workload.active.keys().any(|hash| *hash != view.spec.to.hash));
-    if !old {
-        let message = format!("the Deployment took ReplicaSet {} as its own", view.spec.to.hash);
-        return stay.at_stage(Stage::Converge).note(false, reasons::HANDED_OVER, message);
-    }
-    let stay = match view.stage_age() >= TAKE_OVER {
-        true => stay.act([Action::ScaleDownOld]),
-        false => stay,
-    };
-    stay.wait(WaitingReason::Workload, "the Deployment scales the old version down")
 }
 
 fn converge(view: &View<'_>, stay: Move) -> Move {
     let to = &view.spec.to.hash;
-    let stay = stay.act(view.pins(to));
     let Some(workload) = view.workload() else { return stay.at_stage(Stage::Tidy) };
+    let is_released = workload.template_hashes.contains(to);
+    // With another template by now the Deployment may keep either version: callers get what is there.
+    let stay = stay.act(if is_released { view.pins(to) } else { view.unpins() });
+    match view.canary().map(|arm| arm.owner) {
+        Some(ArmOwner::Run | ArmOwner::Borrowed) => {
+            // The Deployment may have been scaled just now: it takes over at once what has its size.
+            return full_size(view, stay)
+                .act([Action::HandOver])
+                .wait(WaitingReason::Workload, "handing the ReplicaSet to the Deployment");
+        }
+        Some(ArmOwner::Nobody) => {
+            return stay.wait(WaitingReason::Workload, "waiting for the Deployment to take the ReplicaSet");
+        }
+        Some(ArmOwner::Workload) | None => {}
+    }
+    if workload.active.len() > 1 || is_released && !workload.active.is_empty() && !workload.active.contains_key(to) {
+        let stay = stay.act((view.stage_age() >= TAKE_OVER).then_some(Action::ScaleDownOld));
+        return stay.wait(WaitingReason::Workload, "the Deployment scales the old version down");
+    }
     // A newer template waits for its own run: the Deployment stays paused then.
-    if !workload.template_hashes.contains(to) {
-        return stay.at_stage(Stage::Tidy);
+    if !is_released {
+        return handed_over(view, stay);
     }
     if workload.paused && workload.latched_by_policy {
         return stay
@@ -215,7 +217,18 @@ fn converge(view: &View<'_>, stay: Move) -> Move {
     if !workload.settled {
         return stay.wait(WaitingReason::Workload, "the Deployment settles");
     }
-    stay.at_stage(Stage::Tidy)
+    handed_over(view, stay)
+}
+
+fn handed_over(view: &View<'_>, stay: Move) -> Move {
+    let message = format!("the Deployment took ReplicaSet {} as its own", view.spec.to.hash);
+    stay.at_stage(Stage::Tidy).note(false, reasons::HANDED_OVER, message)
+}
+
+/// The Deployment went back to another version while it took this one over.
+fn is_undone(view: &View<'_>) -> bool {
+    view.workload()
+        .is_some_and(|workload| !workload.active.is_empty() && !workload.active.contains_key(&view.spec.to.hash))
 }
 
 fn tidy(view: &View<'_>, stay: Move) -> Move {
@@ -241,6 +254,13 @@ fn tidy(view: &View<'_>, stay: Move) -> Move {
         Ok(stay) => stay,
         Err(instead) => return *instead,
     };
+    if is_undone(view) {
+        let message = format!("undone while it was handed over: {} serves", view.spec.from.image_list());
+        let mut done = stay.note(false, reasons::CANCELLED, &message).say(message);
+        done.outcome = Some((Outcome::Cancelled, reasons::CANCELLED));
+        done.phase = Phase::Cancelled;
+        return done;
+    }
     let message = format!("{} serves", view.spec.to.image_list());
     let mut done = stay.note(false, reasons::PROMOTED, &message).say(message);
     done.phase = Phase::Succeeded;

@@ -28,11 +28,12 @@ fn refuse(reason: &'static str, message: impl Into<String>) -> Option<Retreat> {
     Some(Retreat::refuse(reason, message))
 }
 
-/// The first reason there is. After the handover there is no way back.
+/// The first reason there is. From the handover on there is no way back: whose the ReplicaSet is, a late cache may tell
+/// wrongly then, and stable may have no pods any more. (Without the Deployment nobody takes it.)
 pub(super) fn reason(view: &View<'_>) -> Option<Retreat> {
-    let handed_over = view.before.stage >= Some(Stage::HandOver) && view.phase() == Phase::Promoting;
+    let handed_over = view.before.stage >= Some(Stage::Converge) && view.phase() == Phase::Promoting;
     let may = matches!(view.phase(), Phase::Preparing | Phase::Shifting | Phase::Promoting);
-    if !may || handed_over && !(view.canary_is_ours() && template_moved(view).is_some()) {
+    if !may || handed_over && !(view.canary_is_ours() && view.workload().is_none()) {
         return None;
     }
     asked(view).or_else(|| template_moved(view)).or_else(|| verdict(view)).or_else(|| harm(view)).or_else(|| pods(view))

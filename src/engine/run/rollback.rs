@@ -51,7 +51,8 @@ pub(super) fn next(view: &View<'_>) -> Move {
 /// Route and apex to stable. Late in a promotion the route points at the apex, so the apex goes first.
 fn divert_actions(view: &View<'_>, stay: Move) -> Move {
     if !view.routed() {
-        return stay.act(view.canary_of(0));
+        // One that the Deployment has is the Deployment's to scale.
+        return stay.act(view.canary_is_ours().then(|| view.canary_of(0)).into_iter().flatten());
     }
     let pins = view.pins(&view.spec.from.hash);
     if view.pinned_to(&view.spec.to.hash) {

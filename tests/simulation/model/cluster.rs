@@ -25,16 +25,19 @@ pub enum Nature {
     /// Becomes ready and crashes, again and again.
     Crashing,
     NeverReady,
+    /// Its image is not there.
+    Unpullable,
     /// Is ready and answers nothing.
     Hanging,
 }
 
-pub const NATURES: [(&str, Nature); 6] = [
+pub const NATURES: [(&str, Nature); 7] = [
     ("good", Nature::Good),
     ("bad", Nature::Bad),
     ("slow", Nature::Slow),
     ("crashing", Nature::Crashing),
     ("never-ready", Nature::NeverReady),
+    ("unpullable", Nature::Unpullable),
     ("hanging", Nature::Hanging),
 ];
 
@@ -93,6 +96,8 @@ struct Life {
     next: i64,
     /// After its deletion.
     grace: i64,
+    /// It has been ready for so long.
+    ready: i64,
 }
 
 /// What the built-in controllers remember, and the clocks of what is under way.
@@ -112,6 +117,8 @@ pub struct Cluster {
     pub quota: Option<i64>,
     /// Since a pod crashed.
     pub since_crash: i64,
+    /// A pod is ready, and not yet for its minReadySeconds.
+    ripening: bool,
 }
 
 impl Cluster {
@@ -119,10 +126,11 @@ impl Cluster {
         Self { lag, quota, since_crash: i64::MAX / 2, ..Self::default() }
     }
 
-    /// Pods follow ReplicaSets. One write at most.
+    /// Pods follow ReplicaSets. One write at most. False: there is nothing to do until something is written.
     pub fn replica_sets(&mut self, server: &mut Server) -> bool {
+        self.ripening = false;
         let sets: Vec<Rc<Object>> = server.list(Kind::ReplicaSet).filter(|set| !set.is_going()).cloned().collect();
-        sets.into_iter().any(|set| self.replica_set(server, &set))
+        sets.into_iter().any(|set| self.replica_set(server, &set)) || self.ripening
     }
 
     fn replica_set(&mut self, server: &mut Server, set: &Rc<Object>) -> bool {
@@ -143,8 +151,13 @@ impl Cluster {
             pods.sort_by_key(|pod| (is_ready(pod), std::cmp::Reverse(pod.version)));
             return server.delete(Kind::Pod, pods[0].name(), None).is_ok();
         }
-        let ready = pods.iter().filter(|pod| is_ready(pod)).count();
-        let mut status = json!({"replicas": pods.len(), "readyReplicas": ready, "availableReplicas": ready, "observedGeneration": set.int("/metadata/generation")});
+        let ready: Vec<&Rc<Object>> = pods.iter().filter(|pod| is_ready(pod)).collect();
+        let least = 1_000 * set.int("/spec/minReadySeconds");
+        let is_ripe =
+            |pod: &Rc<Object>| least == 0 || self.lives.get(pod.uid()).is_some_and(|life| life.ready >= least);
+        let (ready, available) = (ready.len(), ready.iter().filter(|pod| is_ripe(pod)).count());
+        self.ripening |= available < ready;
+        let mut status = json!({"replicas": pods.len(), "readyReplicas": ready, "availableReplicas": available, "observedGeneration": set.int("/metadata/generation")});
         if pods.len() < wanted {
             status["conditions"] = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: pods"}]);
         }
@@ -159,10 +172,12 @@ impl Cluster {
         for pod in pods {
             let nature = pod_nature(server, &pod);
             let lag = if self.lag { 3 } else { 1 };
-            let life = self
-                .lives
-                .entry(pod.uid().to_owned())
-                .or_insert_with(|| Life { next: chance.between(800, 2_500 * lag) as i64, grace: GRACE });
+            let life = self.lives.entry(pod.uid().to_owned()).or_insert_with(|| Life {
+                next: chance.between(800, 2_500 * lag) as i64,
+                grace: GRACE,
+                ready: 0,
+            });
+            life.ready = if is_ready(&pod) { life.ready + passed } else { 0 };
             if pod.is_going() {
                 life.grace -= passed;
                 if life.grace <= 0 {
@@ -186,6 +201,7 @@ impl Cluster {
             };
             match (nature, ready, pod.text("/status/phase")) {
                 (Nature::NeverReady, _, "Pending") => set_status(server, &pod, false, 0),
+                (Nature::Unpullable, ..) => say_unpullable(server, &pod),
                 (Nature::Crashing, true, _) => {
                     self.since_crash = 0;
                     set_status(server, &pod, false, restarts + 1);
@@ -269,6 +285,10 @@ impl Cluster {
     pub fn gateway(&mut self, server: &mut Server, chance: &mut Prng, passed: i64) {
         self.forget_routes(server, chance, passed);
         let routes: Vec<Rc<Object>> = server.list(Kind::Route).cloned().collect();
+        let there = |name: &String| routes.iter().any(|route| route.name() == name);
+        self.in_force.retain(|name, _| there(name));
+        self.beside.retain(|name, _| there(name));
+        self.route_due.retain(|name, _| there(name));
         for route in routes {
             let backends = backends_of(&route);
             let resolved = backends.iter().all(|(name, _)| server.get(Kind::Service, name).is_some());
@@ -299,6 +319,16 @@ fn set_status(server: &mut Server, pod: &Rc<Object>, ready: bool, restarts: i64)
         "phase": "Running", "podIP": format!("10.0.0.{number}"),
         "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }, "reason": "", "message": ""}],
         "containerStatuses": [{"name": "auth", "restartCount": restarts, "state": state}]
+    });
+    let _ = server.replace(Kind::Pod, pod, |pod| pod["status"] = status, "kubelet", true);
+}
+
+fn say_unpullable(server: &mut Server, pod: &Rc<Object>) {
+    let message = format!("Back-off pulling image \"{}\"", image_of(pod));
+    let status = json!({
+        "phase": "Pending",
+        "conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": ""}],
+        "containerStatuses": [{"name": "auth", "restartCount": 0, "state": {"waiting": {"reason": "ImagePullBackOff", "message": message}}}]
     });
     let _ = server.replace(Kind::Pod, pod, |pod| pod["status"] = status, "kubelet", true);
 }

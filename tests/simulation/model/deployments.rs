@@ -129,7 +129,7 @@ impl Sync<'_> {
                 "annotations": {REVISION: (highest + 1).to_string(), DESIRED: self.wanted().to_string(), MAX: (self.wanted() + self.max_surge()).to_string()},
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": self.deployment.name(), "uid": self.deployment.uid(), "controller": true}]
             },
-            "spec": {"replicas": first, "selector": {"matchLabels": template["metadata"]["labels"]}, "template": template}
+            "spec": {"replicas": first, "minReadySeconds": self.deployment.int("/spec/minReadySeconds"), "selector": {"matchLabels": template["metadata"]["labels"]}, "template": template}
         });
         self.server.create(Kind::ReplicaSet, body, BY).is_ok()
     }
@@ -180,8 +180,11 @@ impl Sync<'_> {
         let allowed = if wanted > 0 { wanted + self.max_surge() } else { 0 };
         let total: i64 = active.iter().map(|set| replicas(set)).sum();
         let to_add = allowed - total;
-        active
-            .sort_by_key(|set| std::cmp::Reverse((replicas(set), set.text("/metadata/creationTimestamp").to_owned())));
+        // Largest first; of equals the newest grows first, and the oldest shrinks first. (`sets` are oldest first.)
+        if to_add > 0 {
+            active.reverse();
+        }
+        active.sort_by_key(|set| std::cmp::Reverse(replicas(set)));
         let mut added = 0;
         let mut sizes = Vec::new();
         for set in &active {

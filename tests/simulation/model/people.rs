@@ -24,9 +24,21 @@ pub enum Deed {
     /// kubectl rollout resume while a run holds the Deployment.
     Resume,
     DeleteRollout,
+    /// The newest run, under way or not.
+    DeleteRun,
+    /// The same; what it owns is orphaned at once.
+    OrphanRun,
     DeleteDeployment,
     /// Somebody takes the preview's route away.
     DeletePreview,
+    /// Its ReplicaSets and pods stay.
+    OrphanDeployment,
+    DeleteService,
+    CreateService,
+    /// Its owner has it select other pods.
+    TurnService,
+    DeleteRoute,
+    CreateRoute,
     /// The Deployment as it was in the beginning.
     CreateDeployment,
     /// A GitOps tool puts its own refs and weights back, in all routes.
@@ -44,6 +56,12 @@ pub enum Deed {
     CrashOne,
     /// A node is drained.
     Drain,
+    /// The eviction of one pod, of a version that has another: no request may be lost by it.
+    Evict,
+    /// No more pods than these.
+    Quota(i64),
+    /// As it was in the beginning; refused as long as the old one is there.
+    CreateRollout,
 }
 
 /// The ConfigMap that the pods read.
@@ -139,7 +157,24 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
         }
         Deed::DeleteRollout => server.delete(Kind::Rollout, "auth", None),
         Deed::DeletePreview => server.delete(Kind::Route, PREVIEW_ROUTE, None),
+        Deed::DeleteRun | Deed::OrphanRun => {
+            let run = newest_run(server).ok_or(Refusal::NotFound)?;
+            if *deed == Deed::OrphanRun {
+                server.orphan(Kind::Run, &run);
+            }
+            server.delete(Kind::Run, &run, None)
+        }
         Deed::DeleteDeployment => server.delete(Kind::Deployment, "auth", None),
+        Deed::OrphanDeployment => {
+            server.orphan(Kind::Deployment, "auth");
+            server.delete(Kind::Deployment, "auth", None)
+        }
+        Deed::DeleteService => server.delete(Kind::Service, "auth", None),
+        Deed::DeleteRoute => server.delete(Kind::Route, "auth", None),
+        Deed::TurnService => {
+            let selector = json!([{"op": "replace", "path": "/spec/selector/app", "value": "other"}]);
+            edit(server, Kind::Service, "auth", &selector)
+        }
         Deed::ResetRoute => {
             for route in ["auth", SECOND_ROUTE]
                 .into_iter()
@@ -183,6 +218,15 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
             let place = server.get(Kind::Route, "auth").map_or(0, |route| own_rule(route));
             edit(server, Kind::Route, "auth", &set(&format!("/spec/rules/{place}/matches"), matches))
         }
-        Deed::CreateDeployment | Deed::Outage(_) | Deed::CrashOne | Deed::Drain | Deed::Rest => Ok(0),
+        Deed::CreateDeployment
+        | Deed::CreateService
+        | Deed::CreateRoute
+        | Deed::CreateRollout
+        | Deed::Evict
+        | Deed::Quota(_)
+        | Deed::Outage(_)
+        | Deed::CrashOne
+        | Deed::Drain
+        | Deed::Rest => Ok(0),
     }
 }

@@ -335,6 +335,21 @@ impl Server {
         Ok(self.version)
     }
 
+    /// What it owns is nobody's from now on, as a deletion that orphans begins.
+    pub fn orphan(&mut self, kind: Kind, name: &str) {
+        let Some(uid) = self.get(kind, name).map(|object| object.uid().to_owned()) else { return };
+        let owned: Vec<(Kind, String)> = self
+            .objects
+            .iter()
+            .filter(|(_, object)| object.owner() == Some(uid.as_str()))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for (kind, name) in owned {
+            let remove = json!([{"op": "remove", "path": "/metadata/ownerReferences"}]);
+            let _ = self.patch(kind, &name, &remove, "kube-controller-manager", false);
+        }
+    }
+
     /// A pod is gone, or an object without finalizers.
     pub fn remove(&mut self, kind: Kind, name: &str) {
         self.erase(kind, name);

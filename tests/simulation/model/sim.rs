@@ -17,7 +17,7 @@ use super::{
     people::{self, Deed},
     prng::Prng,
     serin::{Luck, Sent, Serin},
-    server::{Kind, Object, Server},
+    server::{Kind, Object, Refusal, Server},
     traffic::Traffic,
 };
 
@@ -49,6 +49,8 @@ pub struct Setting {
     pub autoscaled: bool,
     /// The policy tracks the ConfigMap that the pods read.
     pub tracks: bool,
+    /// The Deployment's minReadySeconds.
+    pub min_ready: i64,
     /// No more pods than these, those that are going too.
     pub quota: Option<i64>,
     /// From when on the runs' statuses can't be written.
@@ -57,6 +59,57 @@ pub struct Setting {
     pub rival: Option<i64>,
     /// Milliseconds since the begin, and what people do then.
     pub deeds: Vec<(i64, Deed)>,
+    /// Once a run is in this phase or stage: milliseconds from then, and what happens.
+    pub at_place: Vec<(&'static str, i64, Deed)>,
+}
+
+/// Phases and stages of a run in which something may happen.
+pub const PLACES: [&str; 18] = [
+    "Preparing",
+    "Shifting",
+    "Grow",
+    "Switch",
+    "Repin",
+    "Return",
+    "Quiet",
+    "Unroute",
+    "Keep",
+    "HandOver",
+    "Converge",
+    "Tidy",
+    "Divert",
+    "Drain",
+    "ScaleAway",
+    "Withdraw",
+    "Succeeded",
+    "RolledBack",
+];
+
+/// What happens to workloads, with milliseconds from the first of it.
+pub fn events() -> Vec<(&'static str, Vec<(i64, Deed)>)> {
+    vec![
+        ("scaled up", vec![(0, Deed::Scale(6))]),
+        ("scaled down", vec![(0, Deed::Scale(1))]),
+        ("scaled there and back", vec![(0, Deed::Scale(6)), (1_500, Deed::Scale(2)), (3_000, Deed::Scale(5))]),
+        ("scaled to 0 and back", vec![(0, Deed::Scale(0)), (8_000, Deed::Scale(3))]),
+        ("evicted one by one", (0..6).map(|time| (time * 1_000, Deed::Evict)).collect()),
+        ("drained", vec![(0, Deed::Drain)]),
+        ("crashed", vec![(0, Deed::CrashOne)]),
+        ("no room for more pods", vec![(0, Deed::Quota(5))]),
+        ("a newer version", vec![(0, Deed::Release("auth:v9-good".into()))]),
+        ("undone", vec![(0, Deed::Undo)]),
+        ("aborted", vec![(0, Deed::Abort)]),
+        ("paused for a while", vec![(0, Deed::Pause(true)), (9_000, Deed::Pause(false))]),
+        ("route and Service put back", vec![(0, Deed::ResetRoute), (0, Deed::ResetService)]),
+        ("route put back again and again", (0..4).map(|time| (time * 2_500, Deed::ResetRoute)).collect()),
+        ("Deployment deleted", vec![(0, Deed::DeleteDeployment)]),
+        ("Deployment made anew", vec![(0, Deed::DeleteDeployment), (4_000, Deed::CreateDeployment)]),
+        ("Service made anew", vec![(0, Deed::DeleteService), (3_000, Deed::CreateService)]),
+        ("route made anew", vec![(0, Deed::DeleteRoute), (3_000, Deed::CreateRoute)]),
+        ("Rollout deleted", vec![(0, Deed::DeleteRollout)]),
+        ("Rollout made anew", vec![(0, Deed::DeleteRollout), (30_000, Deed::CreateRollout)]),
+        ("run deleted", vec![(0, Deed::DeleteRun)]),
+    ]
 }
 
 impl Setting {
@@ -79,10 +132,12 @@ impl Setting {
             second_route: false,
             autoscaled: false,
             tracks: false,
+            min_ready: 0,
             quota: None,
             unwritable: None,
             rival: None,
             deeds: Vec::new(),
+            at_place: Vec::new(),
         }
     }
 
@@ -122,10 +177,12 @@ impl Setting {
             second_route: routed && chance.chance(0.25),
             autoscaled: chance.chance(0.15),
             tracks: false,
+            min_ready: 0,
             quota: chance.chance(0.1).then(|| chance.between(7, 9) as i64),
             unwritable: None,
             rival: None,
             deeds: Vec::new(),
+            at_place: Vec::new(),
         };
         setting.deeds = deeds(&mut chance, routed);
         // By a chance of its own, so that it changes nothing of what there was before it.
@@ -148,6 +205,15 @@ impl Setting {
                 (chance.between(12_000, 120_000) as i64, Deed::Configure(format!("{word} {edit}")))
             }));
             setting.deeds.sort_by_key(|(at, _)| *at);
+        }
+        // A Deployment that is paused between runs is so once it has settled.
+        if setting.latch == Latch::Policy && chance.chance(0.2) {
+            setting.min_ready = chance.between(1, 8) as i64;
+        }
+        if chance.chance(0.4) {
+            let place = *chance.pick(&PLACES);
+            let (_, happens) = chance.pick(&events()).clone();
+            setting.at_place = happens.into_iter().map(|(after, deed)| (place, after, deed)).collect();
         }
         setting
     }
@@ -247,6 +313,8 @@ pub struct Sim {
     pub crashed: bool,
     /// People scaled it to 0 once.
     pub emptied: bool,
+    /// They undid a release in the moment in which the Deployment took it over: it goes back at once, and we after it.
+    pub undone_late: bool,
     pub done: Vec<Deed>,
     /// Length of the log at which Deployments, ReplicaSets and the network had nothing to do.
     at_rest: [usize; 3],
@@ -312,7 +380,7 @@ fn deployment(setting: &Setting) -> Value {
         template["spec"]["volumes"] = json!([{"name": "settings", "configMap": {"name": people::SETTINGS}}]);
     }
     json!({"metadata": {"name": "auth", "namespace": "shop", "labels": {"app": "auth"}, "annotations": {}},
-        "spec": {"replicas": setting.replicas, "selector": {"matchLabels": {"app": "auth"}}, "template": template,
+        "spec": {"replicas": setting.replicas, "minReadySeconds": setting.min_ready, "selector": {"matchLabels": {"app": "auth"}}, "template": template,
                  "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}}})
 }
 
@@ -349,8 +417,12 @@ fn objects(setting: &Setting) -> Vec<(Kind, Value)> {
     if setting.second_route {
         objects.extend([service(people::LEGACY, people::LEGACY), route(people::SECOND_ROUTE)]);
     }
-    objects.push((Kind::Rollout, json!({"metadata": {"name": "auth", "namespace": "shop"}, "spec": policy(setting)})));
+    objects.push(rollout(setting));
     objects
+}
+
+fn rollout(setting: &Setting) -> (Kind, Value) {
+    (Kind::Rollout, json!({"metadata": {"name": "auth", "namespace": "shop"}, "spec": policy(setting)}))
 }
 
 impl Sim {
@@ -380,6 +452,7 @@ impl Sim {
             matches: None,
             crashed: false,
             emptied: false,
+            undone_late: false,
             done: Vec::new(),
             at_rest: [0; 3],
             open: false,
@@ -479,9 +552,26 @@ impl Sim {
             let (_, deed) = self.setting.deeds.remove(0);
             self.act(&deed);
         }
+        self.arrive(now);
         if self.setting.deeds.is_empty() && self.passed % 1000 < 250 {
             self.wind_up();
         }
+    }
+
+    /// Something happens where the run is now.
+    fn arrive(&mut self, now: i64) {
+        if self.setting.at_place.is_empty() {
+            return;
+        }
+        let Some(run) = self.run() else { return };
+        let is_here = |place: &str| run.text("/status/phase") == place || run.text("/status/stage") == place;
+        let here: Vec<_> = self.setting.at_place.extract_if(.., |(place, ..)| is_here(place)).collect();
+        if here.is_empty() {
+            return;
+        }
+        self.ending = false;
+        self.setting.deeds.extend(here.into_iter().map(|(_, after, deed)| (now + after, deed)));
+        self.setting.deeds.sort_by_key(|(at, _)| *at);
     }
 
     /// Of a Deployment that is there and not scaled to 0, as an autoscaler does.
@@ -495,6 +585,9 @@ impl Sim {
     pub fn act(&mut self, deed: &Deed) {
         let answer = match deed {
             Deed::CreateDeployment => self.server.create(Kind::Deployment, deployment(&self.setting), "kubectl"),
+            Deed::CreateService => self.create(service("auth", "auth")),
+            Deed::CreateRoute => self.create(route("auth")),
+            Deed::CreateRollout => self.create(rollout(&self.setting)),
             deed => people::act(&mut self.server, deed),
         };
         self.quiet = 0;
@@ -507,10 +600,46 @@ impl Sim {
             Deed::EditRules(path) if answer.is_ok() => self.matches = Some(path.clone()),
             Deed::CrashOne => self.crash_one(),
             Deed::Drain => self.drain(),
+            Deed::Evict => self.evict(),
+            Deed::Quota(most) => {
+                self.cluster.quota = Some(*most);
+                self.setting.quota = Some(*most);
+            }
             Deed::Scale(0) => self.emptied = true,
+            // What people wrote into the old one went with it.
+            Deed::DeleteRoute => self.matches = None,
             _ => {}
         }
+        self.undone_late |= self.goes_back_late();
         self.done.push(deed.clone());
+    }
+
+    /// The template is the old version's again while the Deployment takes the new one over.
+    fn goes_back_late(&self) -> bool {
+        let Some(deployment) = self.server.get(Kind::Deployment, "auth") else { return false };
+        self.run().is_some_and(|run| {
+            matches!(run.text("/status/stage"), "HandOver" | "Converge")
+                && run.text("/spec/from/images/auth") == image_of(deployment)
+        })
+    }
+
+    fn create(&mut self, (kind, object): (Kind, Value)) -> Result<u64, Refusal> {
+        self.server.create(kind, object, "kubectl")
+    }
+
+    /// One of these was done.
+    pub fn did(&self, deeds: &[Deed]) -> bool {
+        self.done.iter().any(|done| deeds.contains(done))
+    }
+
+    fn evict(&mut self) {
+        let ready: Vec<Rc<Object>> = self.server.list(Kind::Pod).filter(|pod| is_ready(pod)).cloned().collect();
+        let has_another = |pod: &Rc<Object>| ready.iter().filter(|other| other.hash() == pod.hash()).count() > 1;
+        let may: Vec<&Rc<Object>> = ready.iter().filter(|pod| has_another(pod)).collect();
+        if !may.is_empty() {
+            let pod = self.chance.pick(&may).name().to_owned();
+            let _ = self.server.delete(Kind::Pod, &pod, None);
+        }
     }
 
     fn crash_one(&mut self) {
@@ -547,6 +676,14 @@ impl Sim {
         let empty = self.server.get(Kind::Deployment, "auth").is_some_and(|all| all.int("/spec/replicas") == 0);
         if empty {
             self.act(&Deed::Scale(2));
+        }
+        for (kind, anew) in [(Kind::Service, Deed::CreateService), (Kind::Route, Deed::CreateRoute)] {
+            if self.server.get(kind, "auth").is_none() {
+                self.act(&anew);
+            }
+        }
+        if !self.is_under_way() && self.quiet > 10_000 {
+            self.cluster.quota = None;
         }
         let Some(run) = people::newest_run(&self.server).and_then(|run| self.server.get(Kind::Run, &run).cloned())
         else {

@@ -67,7 +67,7 @@ impl Traffic {
             *owed -= count as f64;
         }
         let direct = vec![("auth".to_owned(), 1)];
-        let routed = cluster.in_force.get("auth").unwrap_or(&direct);
+        let routed = cluster.in_force.get("auth").map_or(&[][..], Vec::as_slice);
         let beside = cluster.beside.get("auth").copied().unwrap_or_default();
         let canary = [("auth-canary".to_owned(), 1)];
         // One caller in sixteen is a tester.
@@ -101,6 +101,11 @@ impl Traffic {
             let Some(chosen) = chosen else { continue };
             let pods = &mut arms[chosen];
             if pods.is_empty() {
+                let service = &backends[chosen].0;
+                // People have deleted it, or made it anew just now.
+                if service != "auth-canary" && server.get(Kind::Endpoints, service).is_none() {
+                    continue;
+                }
                 self.lose(|| format!("Service {} has no endpoints", backends[chosen].0));
                 continue;
             }
