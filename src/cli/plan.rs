@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::{Policy, Rollout, RolloutRun, SloKind, validate},
     controller,
-    forecast::{Cost, Found, Kind, Plan, Service, StepPlan, percent, requests, time},
+    forecast::{Cost, Found, Kind, Plan, Service, StepPlan, percent, rate_words, requests, time},
 };
 
 #[derive(Debug, clap::Args)]
@@ -132,16 +132,6 @@ fn text(name: &str, policy: &Policy, plan: &Plan) -> String {
         let _ = writeln!(text, "Note: {warning}.");
     }
     text
-}
-
-/// "200 requests a second", "3 requests a minute".
-pub(super) fn rate_words(rate: f64) -> String {
-    let (number, unit) = match rate {
-        _ if rate >= 0.5 => (rate, "second"),
-        _ if rate * 60.0 >= 0.5 => (rate * 60.0, "minute"),
-        _ => (rate * 3600.0, "hour"),
-    };
-    format!("{} requests a {unit}", requests((100.0 * number).round() / 100.0))
 }
 
 fn steps(plan: &Plan) -> String {

@@ -17,7 +17,6 @@ use serde::Serialize;
 
 use super::{
     files,
-    plan::rate_words,
     service::{self, Output, ServiceArgs},
     table::table,
 };
@@ -25,7 +24,7 @@ use crate::{
     api::{Millis, Policy},
     forecast::{
         Dice, End, Fault, FaultKind, Kind, Onset, Quantile, Release, Service, Share, Simulation, Traffic, Why, course,
-        percent, quantile, requests, time,
+        percent, quantile, rate_words, requests, time,
     },
 };
 

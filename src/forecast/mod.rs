@@ -9,6 +9,8 @@ mod statistics;
 
 pub use course::{Kind, Service, Stretch, course, rules, slo};
 pub use dice::Dice;
-pub use plan::{Cost, Found, Plan, PolicyPlan, Sight, StepPlan, TYPICAL, percent, requests, time};
+pub use plan::{
+    Cost, Found, Plan, PolicyPlan, Sight, StepPlan, TYPICAL, in_a_line, percent, rate_words, requests, time,
+};
 pub use simulation::{End, Fault, FaultKind, Onset, Release, Simulation, Traffic, Why};
 pub use statistics::{Quantile, Share, quantile};

@@ -117,6 +117,36 @@ impl Plan {
     }
 }
 
+/// What a plan comes to, in a line: for the run's own record. The rate is taken to be about right.
+pub fn in_a_line(policy: &Policy, service: Service, reaction: f64) -> String {
+    let outlook = Outlook { policy, service, reaction };
+    let steps = outlook.steps();
+    let takes: Option<f64> = steps.iter().map(|step| step.takes).sum();
+    let takes = takes.map_or("the steps never end by themselves".to_owned(), |seconds| {
+        format!("the steps take {} at least", time(seconds))
+    });
+    let first = steps.iter().find(|step| step.kind.asks_evidence()).map(|step| {
+        let sees = |sight: &Sight| {
+            let share = sight.found80.map_or("nothing".to_owned(), |found| format!("{} bad", percent(found.share)));
+            format!("{share} by {}", sight.slo)
+        };
+        let sees: Vec<String> = step.slos.iter().map(sees).collect();
+        format!("; step {} finds {} in its bake, 4 of 5 times", step.step, sees.join(", "))
+    });
+    let cost = outlook.cost(0.2);
+    let bad = match cost.seconds {
+        Some(seconds) => format!("found in {}, after {} failed requests", time(seconds), requests(cost.failed.round())),
+        None => format!("promoted more often than found, after {} failed requests", requests(cost.failed.round())),
+    };
+    let digits = 10_f64.powf(service.rate.log10().floor() - 1.0);
+    let rate = (service.rate / digits).round() * digits;
+    format!(
+        "with about {} {takes}{}; a version that spoils 20 % of them is {bad}",
+        rate_words(rate),
+        first.unwrap_or_default()
+    )
+}
+
 #[derive(Clone, Copy)]
 struct Outlook<'a> {
     policy: &'a Policy,
@@ -379,6 +409,16 @@ pub fn percent(share: f64) -> String {
     format!("{text} %")
 }
 
+/// "200 requests a second", "3 requests a minute".
+pub fn rate_words(rate: f64) -> String {
+    let (number, unit) = match rate {
+        _ if rate >= 0.5 => (rate, "second"),
+        _ if rate * 60.0 >= 0.5 => (rate * 60.0, "minute"),
+        _ => (rate * 3600.0, "hour"),
+    };
+    format!("{} requests a {unit}", requests((100.0 * number).round() / 100.0))
+}
+
 /// Seconds as people write them, as exact as anybody needs them: "2.5s", "3m20s", "2h5m", "3d4h".
 pub fn time(seconds: f64) -> String {
     let to = |unit: f64| (seconds / unit).round() * unit;
@@ -423,6 +463,19 @@ mod tests {
         assert_eq!(times, ["0s", "2s", "2.5s", "10s", "1m15s", "1h2m", "2d5h"]);
         let numbers = [0.0, 0.4, 3.0, 12.6, 999.0, 1000.0, 1_234_567.0].map(requests);
         assert_eq!(numbers, ["0", "0.4", "3", "13", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_plan_comes_to_a_line() {
+        let steps = serde_json::json!([{"weight": 5, "bake": "1m"}, {"weight": 50, "bake": "2m"}]);
+        let said = |rate| in_a_line(&policy(&steps), Service { rate, errors: 0.002, slow: 0.0 }, 2.0);
+        let line = said(187.0);
+        assert!(
+            line.starts_with("with about 190 requests a second the steps take 3m at least; step 1 finds 2."),
+            "{line}"
+        );
+        assert!(line.contains("spoils 20 % of them is found in 3s, after 9 failed requests"), "{line}");
+        assert!(said(0.05).contains("step 1 finds nothing by errors in its bake"), "{}", said(0.05));
     }
 
     #[test]
