@@ -1,8 +1,13 @@
 //! The command line: `serin controller` in the cluster, `kubectl serin ...` for people.
 
 mod crds;
+mod files;
 mod people;
+mod plan;
 mod restore;
+mod service;
+mod simulate;
+mod table;
 mod workload;
 
 use std::{net::SocketAddr, process::ExitCode};
@@ -37,6 +42,11 @@ enum Command {
         #[arg(required = true)]
         files: Vec<std::path::PathBuf>,
     },
+    /// Tell what a policy sees and costs before a release: per step, for typical regressions, beside a faster and a safer
+    /// policy.
+    Plan(plan::PlanArgs),
+    /// Try a policy against modelled traffic and faults: false alarms, time to detection, failed requests.
+    Simulate(simulate::SimulateArgs),
     /// Run the controller (in a cluster; the chart does it).
     Controller(ControllerArgs),
     /// Put every Deployment back as it was found (the chart does it before it is uninstalled).
@@ -145,6 +155,8 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Crds { write } => crds::print(write.as_deref()).map_err(|error| error.to_string()),
         Command::Validate { files } => people::validate_files(&files),
+        Command::Plan(args) => plan::plan(&args),
+        Command::Simulate(args) => simulate::simulate(&args),
         Command::Controller(args) => controller(args),
         Command::Restore { namespaces, timeout } => on_runtime(restore::restore(namespaces, timeout)),
         Command::Pause(target) => on_runtime(people::pause(target.rollout, target.namespace, true)),
@@ -166,7 +178,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Two threads are plenty: the work is waiting.
-fn on_runtime(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+fn on_runtime<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.map_err(|error| format!("could not start: {error}"))?.block_on(work)
 }

@@ -1,16 +1,16 @@
 //! What people say to a run: small patches of its spec, which RBAC can grant apart from editing policies.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::files::rollouts;
 use crate::{
-    api::{Phase, Rollout, RolloutRun, names, validate},
+    api::{Phase, RolloutRun, names},
     controller,
 };
 
@@ -22,12 +22,18 @@ async fn runs(namespace: Option<String>) -> Result<Api<RolloutRun>, String> {
     })
 }
 
-/// The newest run of a Rollout.
-async fn newest(api: &Api<RolloutRun>, rollout: &str) -> Result<RolloutRun, String> {
+/// The runs of a Rollout.
+pub(super) async fn newest_first(api: &Api<RolloutRun>, rollout: &str) -> Result<Vec<RolloutRun>, String> {
     let params = ListParams::default().labels(&format!("{}={rollout}", names::ROLLOUT_LABEL));
     let list = api.list(&params).await.map_err(|error| format!("could not list the runs of {rollout}: {error}"))?;
-    let newest =
-        list.items.into_iter().max_by_key(|run| (run.creation_timestamp(), run.name_any().len(), run.name_any()));
+    let mut runs = list.items;
+    runs.sort_by_key(|run| std::cmp::Reverse((run.creation_timestamp(), run.name_any().len(), run.name_any())));
+    Ok(runs)
+}
+
+/// The newest run of a Rollout.
+async fn newest(api: &Api<RolloutRun>, rollout: &str) -> Result<RolloutRun, String> {
+    let newest = newest_first(api, rollout).await?.into_iter().next();
     newest.ok_or_else(|| format!("Rollout {rollout} has had no run yet: deploy another version to begin one"))
 }
 
@@ -99,17 +105,7 @@ pub(super) async fn retry(rollout: String, namespace: Option<String>) -> Result<
 pub(super) fn validate_files(files: &[PathBuf]) -> Result<(), String> {
     let mut checked = 0;
     for file in files {
-        let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        for document in serde_yaml::Deserializer::from_str(&text) {
-            let at = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-            let value = Value::deserialize(document).map_err(|error| at(&error))?;
-            if value.get("kind").and_then(Value::as_str) != Some("Rollout") {
-                continue;
-            }
-            let rollout: Rollout = serde_json::from_value(value).map_err(|error| at(&error))?;
-            validate(&rollout.spec).map_err(|error| at(&error))?;
-            checked += 1;
-        }
+        checked += rollouts(file)?.len();
     }
     println!("{checked} Rollouts are valid");
     Ok(())

@@ -11,6 +11,8 @@ reasons! {
     STEP_STARTED = "StepStarted";
     /// The weight was reached.
     WEIGHT_SET = "WeightSet";
+    /// What the steps will see, and what a bad version would cost.
+    FORECAST = "Forecast";
     /// A person or the policy wanted no more steps.
     STEPS_SKIPPED = "StepsSkipped";
     /// All steps are done.

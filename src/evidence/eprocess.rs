@@ -195,10 +195,14 @@ impl Mixture {
         place.insert(kept.unwrap_or_else(|| bet.mixture(rho)))
     }
 
+    /// ln LR of counts, by alternative.
+    pub(super) fn ln_ratios(&self, bad: (f64, f64), canary_total: f64) -> impl Iterator<Item = f64> + Clone {
+        self.terms.iter().map(move |terms| terms.ln_ratio(bad, canary_total))
+    }
+
     /// ln E of counts, all money at work from their beginning.
     pub(super) fn ln_e(&self, bad: (f64, f64), canary_total: f64) -> f64 {
-        let logs = self.terms.iter().map(|terms| terms.ln_ratio(bad, canary_total));
-        ln_sum(logs) - (self.terms.len() as f64).ln()
+        ln_sum(self.ln_ratios(bad, canary_total)) - (self.terms.len() as f64).ln()
     }
 }
 

@@ -32,8 +32,7 @@
 mod burn;
 mod conservation;
 mod crowd;
-#[cfg(test)]
-mod dice;
+mod detection;
 mod dispersion;
 mod eprocess;
 mod fold;
@@ -55,6 +54,7 @@ use serde::{Deserialize, Serialize};
 
 pub use conservation::{Conservation, Lost, Totals};
 pub use crowd::Suspect;
+pub use detection::{Detection, Leg, Rules, seconds_to_go_on};
 pub use dispersion::Dispersion;
 pub use eprocess::{Bet, Phi, Purse};
 pub use fold::{Fold, Tick};

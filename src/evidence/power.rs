@@ -18,7 +18,7 @@ const Z: f64 = 1.281_551_6;
 /// budget of a month in six days.
 const TIMES_OBJECTIVE: f64 = 5.0;
 /// More than any step will see.
-const NEVER: u64 = 1_000_000_000;
+pub(super) const NEVER: u64 = 1_000_000_000;
 
 pub(super) struct Power {
     pub(super) needed: u64,

@@ -1,7 +1,7 @@
 //! What several tests need: short ways to write counts.
 
-pub(super) use super::dice::Dice;
 use super::{Count, Judgement, Sample, Slo, Verdict};
+pub(super) use crate::forecast::Dice;
 
 pub(super) fn sample(e_c: u64, n_c: u64, e_s: u64, n_s: u64) -> Sample {
     Sample { canary: Count { bad: e_c, total: n_c }, stable: Count { bad: e_s, total: n_s } }

@@ -15,12 +15,12 @@ use super::eprocess::{Bet, Mixture, Phi, Purse, ratio};
 use super::{Count, Sample};
 
 /// A block of ticks is played once stable has this many requests ...
-const BLOCK_REQUESTS: u64 = 20;
+pub(super) const BLOCK_REQUESTS: u64 = 20;
 /// ... or after this many ticks, if stable had any.
-const BLOCK_TICKS: u32 = 5;
+pub(super) const BLOCK_TICKS: u32 = 5;
 /// Canary requests wait this long for any request at stable. Then they are let go: too long ago to
 /// be compared.
-const CARRY_TICKS: u32 = 60;
+pub(super) const CARRY_TICKS: u32 = 60;
 /// A neighbouring stable tick is clearly worse: standard deviations of the difference.
 const CLEARLY: f64 = 2.0;
 

@@ -1,10 +1,9 @@
 //! One bad pod, or a bad version?
 
 use serin::evidence::{Count, Evidence, PodTick, Sample, Slo, Suspect};
+use serin::forecast::{Dice, Share};
 
-use crate::dice::Dice;
-use crate::statistics::{Share, median};
-use crate::{runs, simulate};
+use crate::{median, runs, simulate};
 
 const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 const HEALTHY: f64 = 0.002;

@@ -1,10 +1,9 @@
 //! How many canary requests it takes to see a regression.
 
 use serin::evidence::{Bet, Count, Phi, Purse, Sample};
+use serin::forecast::Dice;
 
-use crate::dice::Dice;
-use crate::statistics::median;
-use crate::{runs, simulate};
+use crate::{median, runs, simulate};
 
 /// The canary's share of requests, and requests of both arms in a tick.
 const WEIGHT: f64 = 0.1;

@@ -1,9 +1,8 @@
 //! A/A: both arms alike, no tolerance, so that each run is at the very edge of what is healthy.
 
 use serin::evidence::{Count, Dispersion, Evidence, Phi, Sample, Slo};
+use serin::forecast::{Dice, Share};
 
-use crate::dice::Dice;
-use crate::statistics::Share;
 use crate::{runs, simulate};
 
 /// Ten minutes, read each second.

@@ -1,9 +1,8 @@
 //! Does a release stay below its cap of failed requests?
 
 use serin::evidence::{Count, Evidence, Sample, Slo};
+use serin::forecast::{Dice, Share};
 
-use crate::dice::Dice;
-use crate::statistics::Share;
 use crate::{runs, simulate};
 
 const CAP: f64 = 500.0;

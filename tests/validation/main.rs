@@ -8,18 +8,17 @@
 
 mod blame;
 mod detection;
-#[allow(dead_code, reason = "each user of the generator needs a part of it")]
-#[path = "../../src/evidence/dice.rs"]
-mod dice;
 mod false_alarms;
+mod forecast;
 mod harm;
 mod split;
-mod statistics;
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     thread,
 };
+
+use serin::forecast::quantile;
 
 /// How many simulated runs a row has: few, where a debug build is to take seconds.
 fn runs(few: u64) -> u64 {
@@ -40,4 +39,9 @@ fn simulate<T: Send>(runs: u64, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
     });
     all.sort_by_key(|(seed, _)| *seed);
     all.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Of no results there is none.
+fn median(all: Vec<f64>) -> f64 {
+    quantile(all, 0.5).map_or(f64::NAN, |median| median.value)
 }

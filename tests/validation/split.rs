@@ -1,10 +1,9 @@
 //! Is `seen` what was `set`?
 
 use serin::evidence::{Off, SampleRatio};
+use serin::forecast::{Dice, Share};
 
-use crate::dice::Dice;
-use crate::statistics::{Share, median};
-use crate::{runs, simulate};
+use crate::{median, runs, simulate};
 
 /// Seconds until a mismatch is told, at 200 requests a second, and which way it is off.
 fn told(seed: u64, asked: impl Fn(usize) -> f64, times: f64) -> Option<(usize, Off)> {

@@ -5,6 +5,7 @@
 //! the status and the actions.
 
 mod gates;
+mod outlook;
 mod promote;
 mod retreat;
 mod rollback;

@@ -4,7 +4,7 @@ use super::{
     super::{Action, reasons},
     Move,
     gates::{self, Point},
-    promote,
+    outlook, promote,
     retreat::Retreat,
     rollback,
     view::View,
@@ -211,6 +211,9 @@ fn walk(view: &View<'_>) -> Move {
             view.policy.steps.len()
         );
         return promote::start(view, stay.note(true, reasons::STEPS_SKIPPED, message));
+    }
+    if let Some(line) = outlook::line(view, step) {
+        stay = stay.note(false, reasons::FORECAST, line);
     }
     bake(view, stay, step)
 }

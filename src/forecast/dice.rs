@@ -1,9 +1,11 @@
-//! A small seeded generator, for tests, the validation and the benchmark.
+//! A small seeded generator: for simulated releases, tests and the validation.
 
-/// xorshift64*: enough for tests, and the same on every machine.
+/// xorshift64*: enough for simulations, and the same each time.
+#[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Dice {
+    /// The same seed gives the same numbers.
     pub fn new(seed: u64) -> Self {
         let mut dice = Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         for _ in 0..4 {
@@ -24,6 +26,7 @@ impl Dice {
         ((self.next() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
     }
 
+    /// 0 to n - 1.
     pub fn below(&mut self, n: u64) -> u64 {
         (self.uniform() * n as f64) as u64
     }
@@ -32,6 +35,7 @@ impl Dice {
         (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
+    /// Of this mean.
     pub fn poisson(&mut self, mean: f64) -> u64 {
         if mean > 400.0 {
             return (mean + mean.sqrt() * self.normal()).round().max(0.0) as u64;
