@@ -4,6 +4,7 @@ pub mod cli;
 pub mod controller;
 pub mod engine;
 pub mod evidence;
+pub mod record;
 pub mod telemetry;
 pub mod tls;
 pub mod traffic;
