@@ -5,6 +5,7 @@ pub mod controller;
 pub mod engine;
 pub mod evidence;
 pub mod forecast;
+pub mod record;
 pub mod telemetry;
 pub mod tls;
 pub mod traffic;

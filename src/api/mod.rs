@@ -1,10 +1,12 @@
 //! The two kinds as people write and read them. No IO.
 //!
-//! [`Rollout`] is the policy, written by people; [`RolloutRun`] is one release going through it, created by Serin.
+//! [`Rollout`] is the policy, written by people; [`RolloutRun`] is one release going through it, created by Serin; what
+//! it saw and decided, tick by tick, is in its [`RolloutRecord`]s.
 //! Everything the API server can check is checked there (CEL rules in the generated CRDs); [`validate`] says the rest.
 
 mod gates;
 pub mod names;
+mod record;
 mod rollout;
 mod run;
 mod steps;
@@ -13,6 +15,7 @@ mod values;
 mod window;
 
 pub use gates::{GatePoint, GateSpec, HttpGate, JobGate, JobTemplate, Window};
+pub use record::{RolloutRecord, RolloutRecordSpec};
 pub use rollout::{
     Advance, Condition, ConfigKind, Configuration, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise, RequestsRef,
     RollbackWindow, Rollout, RolloutSpec, RolloutStatus, RouteRef, Scrape, SloSpec, StableVersion, Telemetry,

@@ -221,7 +221,7 @@ impl Weight {
 }
 
 /// Which requests reach the canary.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Share {
     /// Percent of requests.
     pub weight: u32,

@@ -4,7 +4,7 @@ use std::{fs, io::Write as _, path::Path};
 
 use kube::CustomResourceExt;
 
-use crate::api::{Rollout, RolloutRun};
+use crate::api::{Rollout, RolloutRecord, RolloutRun};
 
 /// Could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,7 @@ pub fn all() -> Result<Vec<(&'static str, String)>, serde_yaml::Error> {
     Ok(vec![
         ("rollouts.yaml", serde_yaml::to_string(&Rollout::crd())?),
         ("rolloutruns.yaml", serde_yaml::to_string(&RolloutRun::crd())?),
+        ("rolloutrecords.yaml", serde_yaml::to_string(&RolloutRecord::crd())?),
     ])
 }
 

@@ -4,6 +4,7 @@ mod crds;
 mod files;
 mod people;
 mod plan;
+mod record;
 mod restore;
 mod service;
 mod simulate;
@@ -78,6 +79,21 @@ enum Command {
     Retry(Target),
     /// Take the Deployment's template back to the version that serves (kubectl rollout undo refuses a paused one).
     Undo(Target),
+    /// Tell why a run went as it did, in plain words with numbers.
+    Why(record::Source),
+    /// Make a run's decisions again from its record; fails if one of them is another.
+    Replay(record::Source),
+    /// Write a run as one HTML page with charts, or as JSON.
+    Report {
+        #[command(flatten)]
+        source: record::Source,
+        /// Into this file; `-` is standard output. RUN.html or RUN.json if left out.
+        #[arg(short, long)]
+        output: Option<std::path::PathBuf>,
+        /// The run and its record as JSON, which `--file` reads.
+        #[arg(long)]
+        json: bool,
+    },
     /// Release the same version with new pods (kubectl rollout restart refuses a paused Deployment).
     Restart(Target),
 }
@@ -164,6 +180,9 @@ pub fn main() -> ExitCode {
         Command::Abort(target) => on_runtime(people::abort(target.rollout, target.namespace)),
         Command::Approve(target) => on_runtime(people::approve(target.rollout, target.namespace)),
         Command::Promote { target, now: _ } => on_runtime(people::promote(target.rollout, target.namespace)),
+        Command::Why(source) => on_runtime(record::why(source)),
+        Command::Replay(source) => on_runtime(record::again(source)),
+        Command::Report { source, output, json } => on_runtime(record::page(source, output, json)),
         Command::Undo(target) => on_runtime(workload::undo(target.rollout, target.namespace)),
         Command::Restart(target) => on_runtime(workload::restart(target.rollout, target.namespace)),
         Command::Retry(target) => on_runtime(people::retry(target.rollout, target.namespace)),

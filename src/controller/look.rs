@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{Phase, Policy, RolloutRun, RolloutRunStatus, Stage, WaitingReason, names, validate},
-    engine::{self, Action, Decision, Gates, Governance, Governed, LastRun, Latch, Traffic},
+    engine::{self, Action, Decision, Gates, Governance, Governed, LastRun, Latch, Snapshot, Traffic},
     evidence::{Fold, Silent},
     workload::owner_of,
 };
@@ -24,6 +24,10 @@ pub struct Moved {
     pub decision: Decision,
     /// To be written first.
     pub status: Option<Write>,
+    /// What it was decided from, for the record.
+    pub snapshot: Snapshot,
+    /// The Rollout or the run is being deleted.
+    pub ending: bool,
 }
 
 /// What the Rollout needs, and the write of its status if that differs.
@@ -68,7 +72,7 @@ pub fn move_run(
     }
     let worth = if due { differs(&before, &decision.status) } else { differs(&gist(&before), &gist(&decision.status)) };
     let status = worth.then(|| Write::status(Kind::RolloutRun, &run.metadata, json(&decision.status)));
-    Moved { decision, status }
+    Moved { decision, status, snapshot, ending }
 }
 
 /// The status without the figures that move at every tick: what must be written at once.

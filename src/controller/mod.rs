@@ -5,6 +5,7 @@
 
 mod caches;
 mod gatekeeper;
+mod keeper;
 mod lease;
 mod ledger;
 mod look;

@@ -1,7 +1,7 @@
 //! A run's eyes: scrapes the arms' pods at the policy's rhythm, apart from the decisions, so that pods that hang or lie
 //! never delay one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
@@ -9,11 +9,12 @@ use tokio::task::JoinHandle;
 use super::{
     caches::Namespace,
     ledger::{Ledger, Reading},
-    look,
+    look::{self, Moved},
     observe::{Seen, arm_of},
 };
 use crate::{
     api::{Policy, RolloutRun, SloKind},
+    record::{Inputs, Part, Recorder},
     telemetry::{
         CounterQuery, LatencyQuery, MAX_PODS_PER_ARM, Matcher, MatcherError, PodCounts, PodScrape, Query, Scraper,
         Target, pick, shared_gaps,
@@ -21,10 +22,15 @@ use crate::{
     workload::{Pod, template},
 };
 
+/// What the scraping task and the decisions share.
+struct Shared {
+    ledger: Ledger,
+    recorder: Recorder,
+}
+
 /// Ends with the run.
 pub(super) struct Sensor {
-    /// The scraping task and the decisions share it.
-    ledger: Arc<Mutex<Ledger>>,
+    shared: Arc<Mutex<Shared>>,
     task: JoinHandle<()>,
 }
 
@@ -54,7 +60,8 @@ impl Sensor {
         let query = query(policy)?;
         let saved = run.status.as_ref().and_then(|status| status.ledger.as_deref());
         let ledger = saved.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| Ledger::new(policy));
-        let ledger = Arc::new(Mutex::new(ledger));
+        let recorder = Recorder::new(nanoseconds(Timestamp::now()), ledger.fold());
+        let shared = Arc::new(Mutex::new(Shared { ledger, recorder }));
         let looking = Looking {
             run: run.clone(),
             policy: policy.clone(),
@@ -62,7 +69,7 @@ impl Sensor {
             query,
             namespace,
             scraper,
-            ledger: Arc::clone(&ledger),
+            shared: Arc::clone(&shared),
         };
         let task = tokio::spawn(async move {
             let interval = looking.policy.spec.telemetry.scrape.interval.duration();
@@ -75,18 +82,41 @@ impl Sensor {
                 tick();
             }
         });
-        Ok(Self { ledger, task })
+        Ok(Self { shared, task })
     }
 
-    /// What the counts say now.
-    pub fn seen(&self) -> Seen {
-        look::seen(self.ledger.lock().unwrap_or_else(PoisonError::into_inner).fold())
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the counts say now, and how many ticks that rests on.
+    pub fn seen(&self) -> (Seen, u64) {
+        let shared = self.shared();
+        (look::seen(shared.ledger.fold()), shared.recorder.ticks())
     }
 
     /// The ledger as text.
     pub fn ledger(&self) -> Option<String> {
-        serde_json::to_string(&*self.ledger.lock().unwrap_or_else(PoisonError::into_inner)).ok()
+        serde_json::to_string(&self.shared().ledger).ok()
     }
+
+    /// Takes a decision down. `ticks` is what [`Sensor::seen`] said when it was made.
+    pub fn record(&self, run: &RolloutRun, moved: &Moved, ticks: u64, now: Timestamp) {
+        let before = run.status.clone().unwrap_or_default();
+        let inputs =
+            Inputs { at: nanoseconds(now), ending: moved.ending, ticks, before: &before, snapshot: &moved.snapshot };
+        self.shared().recorder.look(&inputs, &moved.decision);
+    }
+
+    /// What of the record is to be saved.
+    pub fn parts(&self) -> Vec<Part> {
+        self.shared().recorder.take()
+    }
+}
+
+/// Since 1970; until the year 2262.
+fn nanoseconds(time: Timestamp) -> i64 {
+    i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 fn query(policy: &Policy) -> Result<Query, MatcherError> {
@@ -125,7 +155,7 @@ struct Looking {
     query: Query,
     namespace: Arc<Namespace>,
     scraper: Arc<Scraper>,
-    ledger: Arc<Mutex<Ledger>>,
+    shared: Arc<Mutex<Shared>>,
 }
 
 impl Looking {
@@ -182,8 +212,11 @@ impl Looking {
     fn keep(&self, reading: &Reading) {
         let run = self.run.metadata.name.as_deref().and_then(|name| self.namespace.run(name));
         let status = run.and_then(|run| run.status.clone()).unwrap_or_default();
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.read(&self.policy, &status, reading, Timestamp::now());
+        let now = Timestamp::now();
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let Shared { ledger, recorder } = &mut *shared;
+        let tick = ledger.read(&self.policy, &status, reading, now);
+        recorder.tick(nanoseconds(now), ledger.fold(), &tick);
     }
 }
 

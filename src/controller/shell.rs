@@ -18,7 +18,8 @@ use kube::{
 use super::{
     caches::{Caches, Namespace},
     gatekeeper::Gatekeeper,
-    look::{Looked, look_after, move_run, to_close},
+    keeper,
+    look::{Looked, Moved, look_after, move_run, to_close},
     metrics::Metrics,
     observe::Seen,
     plan::{PlanError, plan},
@@ -57,10 +58,11 @@ pub(super) struct Shell {
     pub trigger: super::caches::Triggers,
 }
 
-/// A run's eyes, when its ledger was saved, and when its figures were written.
+/// A run's eyes, whose record they write, when its ledger was saved, and when its figures were written.
 pub(super) struct Watched {
     figures: Instant,
     sensor: Sensor,
+    about: keeper::About,
     saved: Instant,
 }
 
@@ -247,10 +249,13 @@ impl Look<'_> {
                 return Ok(before);
             }
         };
-        let (mut seen, ledger) = self.look_through(run, &policy)?;
+        let (mut seen, ticks, ledger) = self.look_through(run, &policy)?;
+        let saves = ledger.is_some();
         seen.gates = self.shell.gatekeeper.answers(&run.uid().unwrap_or_default());
         let moved = move_run(&policy, self.world, run, &seen, ledger, self.figures_due(run), self.now);
-        if moved.decision.status.phase.unwrap_or_default().is_terminal() {
+        let ended = moved.decision.status.phase.unwrap_or_default().is_terminal();
+        self.record(run, &moved, ticks, saves || ended);
+        if ended {
             self.shell.sensors().remove(&run.uid().unwrap_or_default());
             self.shell.gatekeeper.forget(&run.uid().unwrap_or_default());
         }
@@ -277,14 +282,24 @@ impl Look<'_> {
         watched.is_none_or(|watched| is_due(&mut watched.figures, FIGURES))
     }
 
-    /// What the run's sensor has seen, and its ledger if it is time to save it.
-    fn look_through(&self, run: &RolloutRun, policy: &Policy) -> Result<(Seen, Option<String>), LookError> {
+    /// Takes the decision down, and saves the record if it is time to.
+    fn record(&self, run: &RolloutRun, moved: &Moved, ticks: u64, saves: bool) {
+        let mut sensors = self.shell.sensors();
+        let Some(watched) = sensors.get_mut(&run.uid().unwrap_or_default()) else { return };
+        watched.sensor.record(run, moved, ticks, self.now);
+        if saves {
+            keeper::save(self.shell, &watched.about, watched.sensor.parts());
+        }
+    }
+
+    /// What the run's sensor has seen and the ticks that rests on, and its ledger if it is time to save it.
+    fn look_through(&self, run: &RolloutRun, policy: &Policy) -> Result<(Seen, u64, Option<String>), LookError> {
         let mut sensors = self.shell.sensors();
         let uid = run.uid().unwrap_or_default();
         if !sensors.contains_key(&uid) {
             let template = self.world.deployment.as_ref().map(|deployment| &deployment.spec.template);
             let Some(port) = template.and_then(|template| port_of(template, policy)) else {
-                return Ok((Seen::default(), None));
+                return Ok((Seen::default(), 0, None));
             };
             let sensor = Sensor::start(
                 run,
@@ -294,11 +309,13 @@ impl Look<'_> {
                 Arc::clone(&self.shell.scraper),
                 self.trigger(),
             )?;
-            sensors.insert(uid.clone(), Watched { sensor, saved: Instant::now(), figures: Instant::now() });
+            let about = keeper::About::of(run, self.now);
+            sensors.insert(uid.clone(), Watched { sensor, about, saved: Instant::now(), figures: Instant::now() });
         }
-        let Some(watched) = sensors.get_mut(&uid) else { return Ok((Seen::default(), None)) };
+        let Some(watched) = sensors.get_mut(&uid) else { return Ok((Seen::default(), 0, None)) };
         let ledger = is_due(&mut watched.saved, SAVE_LEDGER).then(|| watched.sensor.ledger()).flatten();
-        Ok((watched.sensor.seen(), ledger))
+        let (seen, ticks) = watched.sensor.seen();
+        Ok((seen, ticks, ledger))
     }
 
     /// Looks after the workload and writes the Rollout's status.

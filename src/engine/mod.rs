@@ -17,10 +17,13 @@ pub use snapshot::{
 };
 pub use weight::canary_replicas;
 
+use serde::Serialize;
+
 use crate::api::{RolloutRunStatus, Share};
 
 /// One "make it so". Doing it twice does no harm.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Action {
     /// Label the Deployment with its Rollout.
     LabelWorkload,
@@ -123,7 +126,7 @@ impl Action {
 }
 
 /// Something to tell people: becomes an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Note {
     /// A Warning event; else Normal.
     pub warning: bool,
@@ -134,7 +137,7 @@ pub struct Note {
 }
 
 /// What a run does next.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[must_use]
 pub struct Decision {
     /// The status to write down first.

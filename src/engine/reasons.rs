@@ -1,7 +1,14 @@
 //! One word for each thing that Serin says in events, conditions and run statuses.
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => { $($(#[$doc])* pub const $name: &str = $text;)* };
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = $text;)*
+
+        /// The constant that reads like this.
+        pub fn known(word: &str) -> Option<&'static str> {
+            [$($name),*].into_iter().find(|reason| *reason == word)
+        }
+    };
 }
 
 reasons! {

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::reasons;
 use crate::{api::Share, evidence::Judgement};
 
-/// One look at a run's objects and counts.
-#[derive(Clone, Debug, Default)]
+/// One look at a run's objects and counts. What was counted is not written with it: the counts are a record of their own.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Snapshot {
     /// Name of the run.
     pub run: String,
@@ -24,10 +28,13 @@ pub struct Snapshot {
     /// The route of the preview's host name; `None` if there is none of this run.
     pub preview: Option<PreviewView>,
     /// What was counted.
+    #[serde(skip)]
     pub traffic: Traffic,
     /// Verdicts on the SLOs, in the policy's order. Empty before the first counts.
+    #[serde(skip)]
     pub judgements: Vec<Judgement>,
     /// What gates that were asked have answered.
+    #[serde(serialize_with = "pairs", deserialize_with = "from_pairs")]
     pub gates: Gates,
     /// What must be mended first.
     pub troubles: Vec<Trouble>,
@@ -36,8 +43,17 @@ pub struct Snapshot {
 /// By NAME@POINT and attempt. A gate that is not in it is not being asked.
 pub type Gates = BTreeMap<(String, u32), GateAnswer>;
 
+/// JSON has no keys of two parts.
+fn pairs<S: Serializer>(gates: &Gates, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(gates.iter())
+}
+
+fn from_pairs<'de, D: Deserializer<'de>>(from: D) -> Result<Gates, D::Error> {
+    Ok(Vec::deserialize(from)?.into_iter().collect())
+}
+
 /// What a gate says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GateAnswer {
     /// Nothing yet.
     Running,
@@ -48,7 +64,8 @@ pub enum GateAnswer {
 }
 
 /// The Deployment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct WorkloadView {
     /// Wanted pods.
     pub replicas: i32,
@@ -83,7 +100,7 @@ pub struct WorkloadView {
 }
 
 /// ConfigMaps and Secrets that the template names.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ConfigurationView {
     /// The stamp that says what they have now, and its digest.
     pub wanted: String,
@@ -98,7 +115,8 @@ pub struct ConfigurationView {
 }
 
 /// The pods and the ReplicaSet of one version.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Arm {
     /// Who owns the ReplicaSet.
     pub owner: ArmOwner,
@@ -119,7 +137,7 @@ pub struct Arm {
 }
 
 /// Who owns a ReplicaSet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ArmOwner {
     /// The Deployment.
     Workload,
@@ -140,7 +158,8 @@ impl ArmOwner {
 }
 
 /// A Service that selects the workload's pods.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Pinned {
     /// Name.
     pub name: String,
@@ -155,7 +174,8 @@ pub struct Pinned {
 }
 
 /// A route that carries callers to the apex.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct RouteView {
     /// Name.
     pub name: String,
@@ -172,7 +192,7 @@ pub struct RouteView {
 }
 
 /// The route of a preview's host name.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PreviewView {
     /// Every gateway it is attached to has accepted it.
     pub accepted: bool,
@@ -198,10 +218,23 @@ pub struct Traffic {
 }
 
 /// Something in the objects that a person must mend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Trouble {
     /// One word, from [`super::reasons`].
     pub reason: &'static str,
     /// What was expected, what was found, what to do.
     pub message: String,
+}
+
+impl<'de> Deserialize<'de> for Trouble {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Written {
+            reason: String,
+            message: String,
+        }
+        let Written { reason: word, message } = Written::deserialize(from)?;
+        let expected = || D::Error::custom(format!("expected one of Serin's reasons, found {word:?}"));
+        Ok(Self { reason: reasons::known(&word).ok_or_else(expected)?, message })
+    }
 }

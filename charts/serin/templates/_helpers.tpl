@@ -109,6 +109,10 @@ capabilities:
 - apiGroups: [serin.dev]
   resources: [rollouts/status, rolloutruns/status]
   verbs: [patch]
+# What a run saw and decided, in parts; the middle of a long one goes.
+- apiGroups: [serin.dev]
+  resources: [rolloutrecords]
+  verbs: [list, create, patch, delete]
 # Owner references with blockOwnerDeletion, where OwnerReferencesPermissionEnforcement is on.
 - apiGroups: [serin.dev]
   resources: [rollouts/finalizers, rolloutruns/finalizers]
