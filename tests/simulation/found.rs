@@ -7,7 +7,7 @@ use crate::{
     AT_MOST, check,
     model::{
         cluster::{endpoints_of, percent},
-        people::{Deed, serving_image},
+        people::{Deed, serving_template},
         server::{Kind, Object},
         sim::{Setting, Sim},
     },
@@ -220,6 +220,11 @@ fn an_outage_refuses_a_good_version_only_where_it_stands_alone() {
     }
 }
 
+fn serving_image(sim: &Sim) -> Option<String> {
+    let template = serving_template(&sim.server)?;
+    template["spec"]["containers"][0]["image"].as_str().map(str::to_owned)
+}
+
 /// Seed 326: its Rollout deleted, a template that was not released stays held, the serving version serves, and nothing of
 /// ours is left: from here on the Deployment is a person's, who resumes it.
 #[test]
@@ -236,11 +241,11 @@ fn without_its_rollout_a_held_template_waits_for_a_person() {
     let deployment = sim.server.get(Kind::Deployment, "auth").cloned().expect("the Deployment");
     assert!(deployment.is("/spec/paused"));
     assert_eq!(deployment.value["metadata"]["labels"], json!({"app": "auth"}));
-    assert_eq!(serving_image(&sim.server).as_deref(), Some("auth:v1-good"));
+    assert_eq!(serving_image(&sim).as_deref(), Some("auth:v1-good"));
     let resume = json!([{"op": "replace", "path": "/spec/paused", "value": false}]);
     sim.server.patch(Kind::Deployment, "auth", &resume, "kubectl", false).expect("nobody holds it");
     (0..400).for_each(|_| sim.step());
-    assert_eq!(serving_image(&sim.server).as_deref(), Some("auth:v2-good"));
+    assert_eq!(serving_image(&sim).as_deref(), Some("auth:v2-good"));
 }
 
 /// Seeds 7485 and 7615 (100,000 in one run): a newer version came when the ReplicaSet was handed over and a late cache still
