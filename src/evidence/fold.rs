@@ -127,9 +127,9 @@ mod tests {
             step: second / 60,
             due: 9_091,
             canary: Some(vec![pod(&mut dice, "c1", 10.0, bad), pod(&mut dice, "c2", 10.0, bad)]),
-            stable: (second % 7 > 0)
+            stable: (!second.is_multiple_of(7))
                 .then(|| vec![pod(&mut dice, "s1", 100.0, 0.002), pod(&mut dice, "s2", 100.0, 0.002)]),
-            blind: (second % 7 == 0).then(|| "stable can't be read".to_owned()),
+            blind: second.is_multiple_of(7).then(|| "stable can't be read".to_owned()),
         };
         (0..120).map(&mut tick).collect()
     }
