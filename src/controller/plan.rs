@@ -11,7 +11,7 @@ use crate::{
     api::{ConfigKind, Phase, RolloutRun, Share, Version, names},
     engine::Action,
     traffic::{self, Originals},
-    workload::{self, ConfigObject, Deployment, ReplicaSet, hash_of, owner_of, template},
+    workload::{self, ConfigObject, Deployment, ReplicaSet, Stamp, hash_of, owner_of, template},
 };
 
 /// An action that can't be turned into writes because something is not there.
@@ -224,20 +224,21 @@ fn copy_configuration(world: &World, deployment: &Deployment) -> Result<Vec<Writ
     copies.collect()
 }
 
-/// Written over exactly the spec that was read.
+/// Written over exactly the spec that was read: the annotation, and the digest as a label.
 fn stamp_configuration(deployment: &Deployment, stamp: &str) -> Write {
-    let there = deployment.spec.template.pointer("/metadata/annotations").is_some_and(Value::is_object);
-    let op = match there {
-        true => {
-            let path = format!("/spec/template/metadata/annotations/{}", escaped(names::CONFIGURATION_ANNOTATION));
-            json!({"op": "add", "path": path, "value": stamp})
-        }
-        false => {
-            let value = json!({names::CONFIGURATION_ANNOTATION: stamp});
-            json!({"op": "add", "path": "/spec/template/metadata/annotations", "value": value})
+    let digest = Stamp::parse(stamp).map(|stamp| stamp.digest).unwrap_or_default();
+    let add = |field: &str, key: &str, value: &str| {
+        let at = format!("/spec/template/metadata/{field}");
+        match deployment.spec.template.pointer(&format!("/metadata/{field}")).is_some_and(Value::is_object) {
+            true => json!({"op": "add", "path": format!("{at}/{}", escaped(key)), "value": value}),
+            false => json!({"op": "add", "path": at, "value": {key: value}}),
         }
     };
-    Write::patch(Kind::Deployment, &deployment.metadata, guarded(deployment, vec![op]))
+    let ops = vec![
+        add("annotations", names::CONFIGURATION_ANNOTATION, stamp),
+        add("labels", names::CONFIGURATION_LABEL, &digest),
+    ];
+    Write::patch(Kind::Deployment, &deployment.metadata, guarded(deployment, ops))
 }
 
 /// The canary's ReplicaSet, if the run owns it.

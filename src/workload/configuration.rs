@@ -1,7 +1,7 @@
 //! The ConfigMaps and Secrets that a pod template names, as part of a version.
 //!
 //! A version's data is kept in immutable copies, and the version's stamp, an annotation of its pod template, says which:
-//! `ROLLOUT DIGEST KIND/NAME...`. Pods with a stamp are given the copies `NAME-DIGEST` in the place of `NAME` by the
+//! `ROLLOUT DIGEST KIND/NAME...` (a label has the digest once more, to select by). Pods with a stamp are given the copies `NAME-DIGEST` in the place of `NAME` by the
 //! chart's admission policy, so templates stay as their owner wrote them, and each pod has its version's data until it goes.
 
 use std::{collections::BTreeSet, fmt};
@@ -152,10 +152,17 @@ impl Stamp {
         (!named.is_empty()).then(|| Self { rollout: rollout.to_owned(), digest, objects: named })
     }
 
-    /// As the template has it.
+    /// As the template has it. The label is what the admission policy looks for: without it there is no stamp.
     pub fn read(template: &Value) -> Option<Self> {
-        let annotations = template.pointer("/metadata/annotations")?;
-        let mut words = annotations.get(names::CONFIGURATION_ANNOTATION)?.as_str()?.split(' ');
+        let metadata = template.get("metadata")?;
+        let stamp: Self = Self::parse(metadata.get("annotations")?.get(names::CONFIGURATION_ANNOTATION)?.as_str()?)?;
+        let label = metadata.get("labels")?.get(names::CONFIGURATION_LABEL)?.as_str()?;
+        (label == stamp.digest).then_some(stamp)
+    }
+
+    /// `ROLLOUT DIGEST KIND/NAME...`
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
         let (rollout, digest) = (words.next()?.to_owned(), words.next()?.to_owned());
         let object = |word: &str| {
             let (kind, name) = word.split_once('/')?;
@@ -282,6 +289,8 @@ mod tests {
 
         let mut stamped = template();
         stamped["metadata"]["annotations"] = json!({names::CONFIGURATION_ANNOTATION: is.to_string()});
+        assert_eq!(Stamp::read(&stamped), None, "half of it is none");
+        stamped["metadata"]["labels"] = json!({names::CONFIGURATION_LABEL: is.digest});
         assert_eq!(Stamp::read(&stamped), Some(is));
         assert_eq!(Stamp::read(&template()), None);
     }

@@ -370,6 +370,7 @@ fn tracked(deployment: &mut Value) -> Stamp {
     let template = &mut deployment["spec"]["template"];
     let stamp = Stamp::of("auth", template, &[ConfigKind::ConfigMap], &[settings().into()]).expect("it is named");
     template["metadata"]["annotations"] = json!({names::CONFIGURATION_ANNOTATION: stamp.to_string()});
+    template["metadata"]["labels"][names::CONFIGURATION_LABEL] = json!(stamp.digest);
     stamp
 }
 
