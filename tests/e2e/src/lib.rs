@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod exposure;
 pub mod figure;
+pub mod life;
 pub mod serin;
 pub mod shop;
 pub mod stage;

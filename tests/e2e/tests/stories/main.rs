@@ -4,6 +4,7 @@ mod chart;
 mod configuration;
 mod gates;
 mod input;
+mod life;
 mod people;
 mod record;
 mod releases;
@@ -48,11 +49,16 @@ pub fn short_steps() -> Value {
 
 /// A shop that is Ready, with load through the gateway.
 pub fn open_shop(name: &str, steps: &Value, change: impl FnOnce(&mut Value)) -> (Shop, Load) {
+    open_shop_at(200, name, steps, change)
+}
+
+/// The same with so many requests a second.
+pub fn open_shop_at(rate: u32, name: &str, steps: &Value, change: impl FnOnce(&mut Value)) -> (Shop, Load) {
     serin();
     let shop = Shop::open(name).expect("a shop");
     shop.rollout(steps, change).expect("a Rollout");
     shop.idle().expect("Ready");
-    let load = Load::start(&gateway(), &shop.host, 200, 600, &[]).expect("load");
+    let load = Load::start(&gateway(), &shop.host, rate, 600, &[]).expect("load");
     (shop, load)
 }
 

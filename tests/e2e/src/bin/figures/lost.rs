@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use serin_e2e::{
     Result,
-    cluster::kubectl_with,
     figure::{Bound, Figure},
+    life::{self, Autoscaler},
     stage::Stage,
 };
 
@@ -66,42 +66,25 @@ fn stories() -> Vec<Story> {
             },
             ..plain
         },
-        Story { what: "scaled up and down", steps: weights(), meanwhile: scaled, ..plain },
+        Story { what: "autoscaled", steps: weights(), meanwhile: autoscaled, ..plain },
         Story { what: "pods evicted", steps: weights(), meanwhile: evicted, ..plain },
     ]
 }
 
-/// By an HPA, or a person: it is the same subresource.
-fn scaled(stage: &Stage) -> Result<()> {
-    for replicas in ["8", "3"] {
-        stage.shop.kubectl(&["scale", "deployment/auth", "--replicas", replicas])?;
+/// By a HorizontalPodAutoscaler.
+fn autoscaled(stage: &Stage) -> Result<()> {
+    let autoscaler = Autoscaler::new(&stage.shop, 4)?;
+    for replicas in [8, 3] {
+        autoscaler.to(replicas)?;
         std::thread::sleep(Duration::from_secs(6));
     }
     Ok(())
 }
 
-/// One pod after the other, of both versions, as a drain does it.
+/// One pod after the other, of both versions, as a drain does it where a budget lets one go at a time.
 fn evicted(stage: &Stage) -> Result<()> {
-    let shop = &stage.shop;
-    let names = shop.kubectl(&["get", "pods", "-l", "app=auth", "-o", "name"])?;
-    for pod in names.lines().filter_map(|name| name.strip_prefix("pod/")) {
-        match evict(&shop.namespace, pod) {
-            // The run has gone on meanwhile, and needs this pod no more.
-            Err(error) if error.contains("NotFound") => continue,
-            evicted => evicted?,
-        }
-        // An error is a pod that went while it was waited for.
-        shop.kubectl(&["wait", "pods", "-l", "app=auth", "--for=condition=Ready", "--timeout=30s"]).ok();
-        std::thread::sleep(Duration::from_secs(1));
-    }
-    Ok(())
-}
-
-fn evict(namespace: &str, pod: &str) -> Result<()> {
-    let eviction =
-        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}});
-    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
-    kubectl_with(&["create", "--raw", &path, "-f", "-"], &eviction.to_string()).map(drop)
+    life::budget(&stage.shop)?;
+    life::evict_each(&stage.shop)
 }
 
 impl Measured {
