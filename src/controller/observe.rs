@@ -19,7 +19,7 @@ use crate::{
 /// Reason of the condition that makes `kubectl rollout status` fail.
 pub(super) const DEADLINE: &str = "ProgressDeadlineExceeded";
 /// Stands in for the name of a run to come where room is asked for.
-const LONGEST_RUN: &str = "the-name-of-a-run-that-is-to-come";
+const RUN_TO_COME: &str = "a-run-to-come";
 /// Begins its message when it is ours.
 pub(super) const OURS: &str = "Serin: ";
 /// In the API server's words when a ResourceQuota has no room for a pod.
@@ -317,7 +317,7 @@ pub fn troubles(world: &World, run: Option<&RolloutRun>) -> Vec<Trouble> {
                 );
             }
             Some(route) => {
-                let name = run.and_then(|run| run.metadata.name.as_deref()).unwrap_or(LONGEST_RUN);
+                let name = run.and_then(|run| run.metadata.name.as_deref()).unwrap_or(RUN_TO_COME);
                 let known = run.map(originals).unwrap_or_default();
                 if let Err(no_room) = traffic::room(route, spec, name, &known) {
                     say(reasons::ROUTE_FULL, format!("{} {}: {no_room}", wanted.kind, wanted.name));

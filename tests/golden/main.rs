@@ -10,7 +10,7 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use model::{
     START,
-    people::Deed,
+    people::{Deed, PREVIEW_HOST},
     serin::Told,
     sim::{Setting, Sim, preview_steps},
 };
@@ -162,10 +162,8 @@ fn a_preview_with_a_host_name() {
 
 #[test]
 fn a_preview_that_is_aborted() {
-    story(
-        "preview-aborted",
-        Setting { steps: preview_steps(), ..routed(and(release("good"), &[(17_000, Deed::Abort)])) },
-    );
+    let steps = json!([{"blueGreen": {"previewHost": PREVIEW_HOST}, "bake": "20s"}]);
+    story("preview-aborted", Setting { steps, ..routed(and(release("good"), &[(25_000, Deed::Abort)])) });
 }
 
 #[test]

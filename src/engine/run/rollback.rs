@@ -136,7 +136,7 @@ fn tidy(view: &View<'_>, stay: Move) -> Move {
         actions.extend(view.disown());
     }
     actions.extend(view.end_preview());
-    if view.snapshot.canary_service.is_some() {
+    if view.snapshot.canary_service.is_some() && view.snapshot.preview.is_none() {
         actions.push(Action::DeleteCanaryService);
     }
     let message = view.before.message.clone().unwrap_or_default();

@@ -279,6 +279,8 @@ impl Cluster {
                 self.beside.remove(&name);
             }
         }
+        let in_force = &self.in_force;
+        self.route_due.retain(|name, _| in_force.contains_key(name) || server.get(Kind::Route, name).is_some());
     }
 
     /// The gateway puts routes in force, late, and says what it thinks of them.

@@ -179,7 +179,7 @@ fn envoy_gateway_copies_the_percent_that_is_asked_for_and_knows_testers_and_user
     shop.kubectl(&["patch", "httproute", "auth", "--type=merge", "-p", &parents]).expect("Envoy Gateway's");
     let testers = json!([{"headers": [{"name": "x-tester", "value": "yes"}]}]);
     let steps = json!([
-        {"mirror": {"percent": 20}, "bake": "14s"}, {"match": testers, "bake": "7s"}, {"match": []},
+        {"mirror": {"percent": 20}, "bake": "20s"}, {"match": testers, "bake": "7s"}, {"match": []},
         {"weight": 25, "bake": "14s"}, {"weight": 50, "bake": "14s"}
     ]);
     shop.rollout(&steps, |rollout| rollout["spec"]["sticky"] = json!({})).expect("a Rollout");
