@@ -122,7 +122,7 @@ fn text(name: &str, policy: &Policy, plan: &Plan) -> String {
     text.push_str(&steps(plan));
     let _ = writeln!(
         text,
-        "\nA version that is bad from its first request: found after, failed requests; in brackets what 9 of 10 stay below"
+        "\nA version that is bad from its first request: found after (9 of 10 within), failed requests on average"
     );
     text.push_str(&costs(plan));
     if !plan.warnings.is_empty() {
@@ -189,12 +189,10 @@ fn costs(plan: &Plan) -> String {
 }
 
 fn cost_words(cost: Cost) -> String {
-    let [failed, failed90] = [cost.failed, cost.failed90].map(|failed| requests(failed.round()));
+    let failed = requests(cost.failed.round());
     match (cost.seconds, cost.seconds90) {
-        (Some(seconds), Some(seconds90)) => {
-            format!("{}, {failed} ({}, {failed90})", time(seconds), time(seconds90))
-        }
-        (Some(seconds), None) => format!("{}, {failed} (promoted, {failed90})", time(seconds)),
+        (Some(seconds), Some(seconds90)) => format!("{} ({}), {failed}", time(seconds), time(seconds90)),
+        (Some(seconds), None) => format!("{} (promoted), {failed}", time(seconds)),
         (None, _) => format!("promoted, {failed}; found {} of the times", percent(cost.found)),
     }
 }

@@ -3,9 +3,9 @@
 //! At time t the evidence is a function of a few Poisson counts: bad requests of both arms in each leg of
 //! the way. That it has passed its threshold by then has the probability of a normal deviate below z, if it
 //! still does at the likeliest point that is z deviations unlucky (first-order reliability method, as in
-//! `power`). Whoever looks at every tick sees it a little earlier than at t; what an unlucky neighbour of
-//! stable's ticks costs goes the other way. Simulated runs of the real evidence agree within 25 %
-//! (tests/validation/forecast.rs).
+//! `power`). It is looked at at every tick and may have passed it before: that is the second term of the
+//! inverse Gaussian distribution (Schroedinger 1915), which counts for little where a few requests decide.
+//! Simulated runs of the real evidence agree within 25 % (tests/validation/forecast.rs).
 
 use super::eprocess::{ALTERNATIVES, Bet, Mixture, Phi};
 use super::{Count, Sample, Slo, Stakes, power, versus};
@@ -208,7 +208,16 @@ impl Played {
             let middle = f64::midpoint(low, high);
             if exceeded(middle) >= threshold { low = middle } else { high = middle }
         }
-        normal(f64::midpoint(low, high))
+        let z = f64::midpoint(low, high);
+        // How far the walk had to go, in deviations: the threshold, seen along its present slope.
+        let scaled = |factor: f64| {
+            let scale = |all: &[f64]| all.iter().map(|count| count * factor).collect::<Vec<_>>();
+            self.ln_e(&scale(bad), &scale(canary))
+        };
+        let slope = (scaled(1.02) - scaled(0.98)) / 0.04;
+        let far = ((threshold - usual + slope) / deviation).max(0.0);
+        let cubes: f64 = bad.iter().zip(&gains).map(|(mean, gain)| mean * gain.abs().powi(3)).sum();
+        (normal(z) + crossed_before(z, far, cubes / variance / deviation)).min(1.0)
     }
 }
 
@@ -266,6 +275,14 @@ fn ln_add(a: f64, b: f64) -> f64 {
 fn normal(z: f64) -> f64 {
     let tail = 0.5 * (-z * z / 2.0).exp() * scaled_erfc(z.abs() / std::f64::consts::SQRT_2);
     if z > 0.0 { 1.0 - tail } else { tail }
+}
+
+/// Probability that a walk, `z` deviations beyond a boundary that was `far` deviations away, has met it although its end
+/// is not beyond it. It goes up in jumps, so where it has met it was beyond it by one.
+fn crossed_before(z: f64, far: f64, jump: f64) -> f64 {
+    let x = z + 2.0 * (far + jump);
+    let ln = -z * z / 2.0 - 2.0 * jump * (far + jump);
+    if x < 0.0 { 0.0 } else { 0.5 * ln.exp() * scaled_erfc(x / std::f64::consts::SQRT_2) }
 }
 
 /// e^(x^2) erfc(x) for x >= 0, to 1.2e-7 (Press et al., Numerical Recipes, erfcc).

@@ -13,8 +13,9 @@ use crate::{
 pub const TYPICAL: [f64; 4] = [1.0, 0.2, 0.05, 0.01];
 /// With which probabilities a step is asked what it sees.
 const SEEN: [f64; 2] = [0.8, 0.99];
-/// The usual release, and the unlucky one of ten.
-const LUCK: [f64; 2] = [0.5, 0.9];
+/// The lucky release of ten, the usual one and the unlucky one; and what each counts for the mean (Swanson's rule).
+const LUCK: [f64; 3] = [0.1, 0.5, 0.9];
+const COUNTS: [f64; 3] = [0.3, 0.4, 0.3];
 
 /// A policy in numbers. Times in seconds, shares from 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -96,10 +97,8 @@ pub struct Cost {
     pub seconds: Option<f64>,
     /// Nine of ten.
     pub seconds90: Option<f64>,
-    /// Callers' requests that fail because of it until the traffic is back, or until the promotion.
+    /// Callers' requests that fail because of it until the traffic is back, or until the promotion: the mean.
     pub failed: f64,
-    /// In nine of ten at most.
-    pub failed90: f64,
 }
 
 impl Plan {
@@ -246,18 +245,18 @@ impl Outlook<'_> {
         let excess = spoils * (1.0 - today);
         let capped = self.capped_after(&legs, excess);
         let found = detections.iter().map(|detection| detection.probability(all)).fold(0.0, f64::max);
-        let [seconds, seconds90] = LUCK.map(|luck| {
+        let within = LUCK.map(|luck| {
             let verdicts = detections.iter().filter_map(|detection| detection.within(luck));
             verdicts.chain(capped).min_by(f64::total_cmp)
         });
         let failed = |until: Option<f64>| excess * exposed(&way, until.map_or(all, |found| found + self.reaction));
+        let [_, seconds, seconds90] = within;
         Cost {
             spoils,
             found: if capped.is_some() { 1.0 } else { found },
             seconds,
             seconds90,
-            failed: failed(seconds),
-            failed90: failed(seconds90),
+            failed: within.iter().zip(COUNTS).map(|(until, counts)| counts * failed(*until)).sum(),
         }
     }
 
@@ -283,7 +282,7 @@ impl Outlook<'_> {
             let today = self.service.bad(slo.kind);
             if today > slo.bad_allowed {
                 warnings.push(format!(
-                    "SLO {}: the service misses its objective as it is ({} bad, {} allowed): only what is worse than stable by more than the tolerance is found",
+                    "SLO {}: the service misses its objective as it is ({} bad, {} allowed); the steps are held (SharedFault) while it misses it clearly, and what the objective finds is not in these figures",
                     slo.name,
                     percent(today),
                     percent(slo.bad_allowed)
