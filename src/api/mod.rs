@@ -17,9 +17,9 @@ mod window;
 pub use gates::{GatePoint, GateSpec, HttpGate, JobGate, JobTemplate, Window};
 pub use record::{RolloutRecord, RolloutRecordSpec};
 pub use rollout::{
-    Advance, Condition, ConfigKind, Configuration, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise, RequestsRef,
-    RollbackWindow, Rollout, RolloutSpec, RolloutStatus, RouteRef, Scrape, SloSpec, StableVersion, Telemetry,
-    Tolerance, WorkloadRef,
+    Advance, Condition, ConfigKind, Configuration, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise,
+    RefusedVersion, RequestsRef, RollbackWindow, Rollout, RolloutSpec, RolloutStatus, RouteRef, Scrape, SloSpec,
+    StableVersion, Telemetry, Tolerance, WorkloadRef,
 };
 pub use run::{
     ArmRequests, Decided, GateState, GateStatus, Outcome, Phase, RolloutRef, RolloutRun, RolloutRunSpec,

@@ -460,6 +460,9 @@ pub struct RolloutStatus {
     /// template that was taken back to older data is left so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<String>,
+    /// The version that was refused last, as long as the Deployment has it: known also when its run's record is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedVersion>,
     /// Verdicts of the run under way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slos: Vec<SloStatus>,
@@ -476,6 +479,17 @@ pub struct StableVersion {
     pub hash: String,
     /// Its images, comma separated.
     pub images: String,
+}
+
+/// A version that is not tried again by itself.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+pub struct RefusedVersion {
+    /// Digest of its pod template.
+    pub template: String,
+    /// The run that refused it.
+    pub run: String,
+    /// Why.
+    pub message: String,
 }
 
 /// A condition as Kubernetes has them.

@@ -295,15 +295,24 @@ impl Namespace {
         };
         let replica_sets =
             owned(self.replica_sets.state_filter(|set| selects(set.metadata.labels.as_ref()) || of_runs(set)));
+        let other_sets = self.replica_sets.state();
+        let other_sets = other_sets.iter().filter(|set| !selects(set.metadata.labels.as_ref()) && !of_runs(set));
+        let other_sets = other_sets.map(|set| set.name_any()).collect();
         let hashes: Vec<&str> = replica_sets.iter().filter_map(crate::workload::hash_of).collect();
+        // A Deployment made anew may select others than its runs have made.
+        let of_canaries: Vec<&str> =
+            replica_sets.iter().filter(|set| of_runs(set)).filter_map(crate::workload::hash_of).collect();
         let pods = owned(self.pods.state_filter(|pod| {
-            pod.hash().is_some_and(|hash| hashes.contains(&hash))
-                && (deployment.is_none() || selects(pod.metadata.labels.as_ref()))
+            pod.hash().is_some_and(|hash| {
+                of_canaries.contains(&hash)
+                    || hashes.contains(&hash) && (deployment.is_none() || selects(pod.metadata.labels.as_ref()))
+            })
         }));
         Some(World {
             others: owned(self.rollouts.state()),
             runs,
             replica_sets,
+            other_sets,
             pods,
             services: owned(self.services.state()),
             endpoint_slices: owned(self.endpoint_slices.state()),

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    observe::{Seen, governed_workload, is_borrowed, observe, troubles},
+    observe::{Seen, governed_workload, is_borrowed, is_borrowed_by, is_of_another, is_of_run, observe, troubles},
     world::{Kind, World, Write, phase_of},
 };
 use crate::{
@@ -95,9 +95,12 @@ fn gist(status: &RolloutRunStatus) -> RolloutRunStatus {
 /// after it, where a watch is late.
 pub fn to_close(world: &World) -> Vec<(&RolloutRun, Action)> {
     let finished = world.runs.iter().filter(|run| phase_of(run).is_terminal());
+    let ending = |run: &RolloutRun| run.metadata.deletion_timestamp.is_some();
     let next = |run: &RolloutRun| match () {
         () if owns_canary(world, run) => Some(Action::RemoveCanary),
         () if world.preview_route(run).is_some() => Some(Action::DeletePreview),
+        // It is the Deployment's, and would go with its owner.
+        () if ending(run) && is_held(run) && holds_borrowed(world, run) => Some(Action::ReturnBorrowed),
         () if world.canary_service(run).is_some() => Some(Action::DeleteCanaryService),
         () if is_held(run) => Some(Action::RemoveFinalizer),
         () => None,
@@ -108,9 +111,7 @@ pub fn to_close(world: &World) -> Vec<(&RolloutRun, Action)> {
 /// It owns a ReplicaSet that it made. (A borrowed one is given back when the template changes.)
 fn owns_canary(world: &World, run: &RolloutRun) -> bool {
     world.set(&run.spec.to.hash).is_some_and(|set| {
-        !is_borrowed(set)
-            && set.metadata.deletion_timestamp.is_none()
-            && owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref())
+        !is_borrowed_by(set, run) && set.metadata.deletion_timestamp.is_none() && is_of_run(set, run)
     })
 }
 
@@ -150,6 +151,8 @@ pub fn look_after(world: &World, latch: Latch, run_status: Option<&RolloutRunSta
             retry: run.spec.retry,
             steps: run.spec.policy.steps.len(),
             holds_borrowed: holds_borrowed(world, run),
+            deleted: run.metadata.deletion_timestamp.is_some(),
+            of_another: is_of_another(world, run),
         }),
         finished: &finished,
         holds_runs: world.runs.iter().any(is_held),

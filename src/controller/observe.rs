@@ -56,10 +56,12 @@ pub fn observe(world: &World, run: &RolloutRun, seen: &Seen) -> Snapshot {
     });
     Snapshot {
         run: run.metadata.name.clone().unwrap_or_default(),
-        workload: governed_workload(world),
+        workload: governed_workload(world)
+            .map(|workload| WorkloadView { made_anew: is_of_another(world, run), ..workload }),
         stable: arm(world, &run.spec.from.hash, run),
         canary: arm(world, &run.spec.to.hash, run),
         services: world.selecting(run).into_iter().map(|service| pinned(world, service)).collect(),
+        strays: world.strays(run).into_iter().filter_map(|service| service.metadata.name.clone()).collect(),
         canary_service,
         routes: routes.collect(),
         preview: world.preview_route(run).map(|route| {
@@ -114,8 +116,14 @@ pub fn governed_workload(world: &World) -> Option<WorkloadView> {
             && status.available_replicas == replicas,
         failure_reported: failure(deployment),
         images: template::images(&deployment.spec.template).into_values().collect::<Vec<_>>().join(", "),
+        ready: world
+            .pods
+            .iter()
+            .filter(|pod| pod.is_ready() && owned.iter().any(|set| hash_of(set) == pod.hash()))
+            .count(),
         deleting: deployment.metadata.deletion_timestamp.is_some(),
         configuration: configuration(world, deployment),
+        made_anew: false,
     })
 }
 
@@ -128,6 +136,12 @@ fn configuration(world: &World, deployment: &Deployment) -> Option<Configuration
         copied: stamp.missing_copies(deployment, &world.configuration).is_empty(),
         stale: world.stale_copies().next().is_some(),
     })
+}
+
+/// The run began with another Deployment of the same name.
+pub(super) fn is_of_another(world: &World, run: &RolloutRun) -> bool {
+    let is = world.deployment.as_ref().and_then(|deployment| deployment.metadata.uid.as_ref());
+    run.spec.workload_uid.as_ref().zip(is).is_some_and(|(was, is)| was != is)
 }
 
 fn failure(deployment: &Deployment) -> bool {
@@ -144,7 +158,7 @@ fn owned_by(set: &ReplicaSet, deployment: &Deployment) -> bool {
 fn arm(world: &World, hash: &str, run: &RolloutRun) -> Option<Arm> {
     let set = world.set(hash)?;
     let owner = match owner_of(set) {
-        Some((_, uid)) if Some(uid) == run.metadata.uid.as_deref() => match is_borrowed(set) {
+        _ if is_of_run(set, run) => match is_borrowed_by(set, run) {
             true => ArmOwner::Borrowed,
             false => ArmOwner::Run,
         },
@@ -175,6 +189,26 @@ fn arm(world: &World, hash: &str, run: &RolloutRun) -> Option<Arm> {
 /// It had a revision of the Deployment before: it came from its history.
 pub(super) fn is_borrowed(set: &ReplicaSet) -> bool {
     set.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(names::REVISION_ANNOTATION))
+}
+
+/// The run made it, or borrowed it. Its label says so too: a deletion of the run that orphans what it owns takes the
+/// reference to the owner off. Both are taken off by the handover, and by a return.
+pub(super) fn is_of_run(set: &ReplicaSet, run: &RolloutRun) -> bool {
+    let labelled = || {
+        let label = set.metadata.labels.as_ref().and_then(|labels| labels.get(names::RUN_LABEL));
+        label.is_some() && label == run.metadata.name.as_ref()
+    };
+    match owner_of(set) {
+        Some((kind, uid)) => Some(uid) == run.metadata.uid.as_deref() || kind == "Deployment" && labelled(),
+        None => labelled(),
+    }
+}
+
+/// It came from the Deployment's history. Of one that lost its owner the Deployment's mark says nothing: it has been
+/// adopted, perhaps.
+pub(super) fn is_borrowed_by(set: &ReplicaSet, run: &RolloutRun) -> bool {
+    let owned = owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref());
+    is_borrowed(set) && (owned || run.spec.to.revision.is_some())
 }
 
 fn unscheduled(pod: &Pod) -> Option<String> {
@@ -352,6 +386,9 @@ pub fn troubles(world: &World, run: Option<&RolloutRun>) -> Vec<Trouble> {
             ),
         );
     }
+    if let Some(run) = run {
+        troubles.extend(taken_sets(world, run, name));
+    }
     troubles
 }
 
@@ -379,6 +416,30 @@ fn preview_taken(world: &World, spec: &RolloutSpec) -> Option<String> {
     })
 }
 
+/// ReplicaSets that are in the place of the run's canary: they have its hash and another template, or its name.
+fn taken_sets(world: &World, run: &RolloutRun, deployment: &str) -> Option<Trouble> {
+    let hash = &run.spec.to.hash;
+    let name_of = |set: &ReplicaSet| set.metadata.name.clone().unwrap_or_default();
+    let other = world.replica_sets.iter().find(|set| {
+        hash_of(set) == Some(hash)
+            && !is_of_run(set, run)
+            && template::digest(&set.spec.template) != run.spec.to.template
+    });
+    let ours = format!("{deployment}-{hash}");
+    let message = match other {
+        Some(set) => format!(
+            "ReplicaSet {} has the label pod-template-hash={hash} of this run's canary, and another template: take the label off, or delete it",
+            name_of(set)
+        ),
+        None if world.set(hash).is_none() && world.other_sets.contains(&ours) => {
+            format!("ReplicaSet {ours} is there and is not this run's canary: delete it")
+        }
+        None => return None,
+    };
+    let message = format!("{message}; or abort the run, the next one takes another name");
+    Some(Trouble { reason: reasons::REPLICA_SET_TAKEN, message })
+}
+
 /// How the chart has set the latch up.
 impl std::str::FromStr for Latch {
     type Err = String;
@@ -388,5 +449,48 @@ impl std::str::FromStr for Latch {
             "pause" => Ok(Self::Pause),
             other => Err(format!("expected policy or pause, found {other}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::world::testing::{run, set, world},
+        *,
+    };
+
+    #[test]
+    fn a_deployment_made_anew_is_another_one() {
+        let mut world = world();
+        let run = run(&world);
+        let made_anew =
+            |world: &World| observe(world, &run, &Seen::default()).workload.map(|workload| workload.made_anew);
+        assert_eq!(made_anew(&world), Some(false));
+        if let Some(deployment) = &mut world.deployment {
+            deployment.metadata.uid = Some("another".into());
+        }
+        assert_eq!(made_anew(&world), Some(true));
+        world.deployment = None;
+        assert_eq!(made_anew(&world), None);
+    }
+
+    #[test]
+    fn a_set_in_the_canarys_place_is_named() {
+        let mut world = world();
+        let run = run(&world);
+        let said = |world: &World| {
+            let all = troubles(world, Some(&run));
+            all.into_iter().find(|trouble| trouble.reason == reasons::REPLICA_SET_TAKEN).map(|trouble| trouble.message)
+        };
+        assert_eq!(said(&world), None);
+        world.other_sets.push("auth-two".into());
+        assert!(said(&world).is_some_and(|said| said.contains("ReplicaSet auth-two is there")));
+        world.other_sets.clear();
+        world.replica_sets.push(set("two", "other", 0, Some("deployment")));
+        assert!(said(&world).is_some_and(|said| said.contains("auth-two has the label pod-template-hash=two")));
+        // the version's own, from the Deployment's history, is borrowed
+        world.replica_sets.pop();
+        world.replica_sets.push(set("two", "v2", 0, Some("deployment")));
+        assert_eq!(said(&world), None);
     }
 }

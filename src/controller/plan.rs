@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    observe::{DEADLINE, OURS, is_borrowed},
+    observe::{DEADLINE, OURS, is_borrowed, is_borrowed_by, is_of_run},
     world::{Kind, Verb, World, Write, phase_of},
 };
 use crate::{
@@ -115,6 +115,7 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
             let old = active().filter(|set| hash_of(set) != Some(kept));
             Ok(old.map(|set| Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale(set, 0))).collect())
         }
+        Action::KeepServing { serving } => Ok(keep_serving(world, deployment()?, serving)),
         Action::ReportFailure { message } => {
             one(progressing(deployment()?, "False", DEADLINE, &format!("{OURS}{message}"), now))
         }
@@ -241,10 +242,9 @@ fn stamp_configuration(deployment: &Deployment, stamp: &str) -> Write {
     Write::patch(Kind::Deployment, &deployment.metadata, guarded(deployment, ops))
 }
 
-/// The canary's ReplicaSet, if the run owns it.
+/// The canary's ReplicaSet, if it is the run's.
 fn ours<'a>(world: &'a World, run: &RolloutRun) -> Option<&'a ReplicaSet> {
-    let set = world.set(&run.spec.to.hash)?;
-    owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref()).then_some(set)
+    world.set(&run.spec.to.hash).filter(|set| is_of_run(set, run))
 }
 
 fn ensure_canary(world: &World, run: &RolloutRun, replicas: i32) -> Result<Vec<Write>, PlanError> {
@@ -258,9 +258,9 @@ fn ensure_canary(world: &World, run: &RolloutRun, replicas: i32) -> Result<Vec<W
     let deployment = world.deployment.as_ref().ok_or_else(|| missing("canary", "the Deployment"))?;
     if let Some(kept) = world.set(&run.spec.to.hash) {
         let in_history = owner_of(kept).is_some_and(|(_, uid)| Some(uid) == deployment.metadata.uid.as_deref());
-        return match in_history {
+        return match in_history && template::digest(&kept.spec.template) == run.spec.to.template {
             true => Ok(vec![Write::patch(Kind::ReplicaSet, &kept.metadata, workload::borrow(kept, run))]),
-            false => Err(missing("canary", format!("ReplicaSet {} without another owner", run.spec.to.hash))),
+            false => Err(missing("canary", format!("no ReplicaSet of others with the hash {}", run.spec.to.hash))),
         };
     }
     if template::digest(&deployment.spec.template) != run.spec.to.template {
@@ -280,10 +280,26 @@ fn remove_canary(world: &World, run: &RolloutRun) -> Vec<Write> {
     if set.spec.replicas > 0 {
         return vec![Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale(set, 0))];
     }
-    if pods || is_borrowed(set) {
+    if pods || is_borrowed_by(set, run) {
         return Vec::new();
     }
     vec![Write::delete(Kind::ReplicaSet, &set.metadata)]
+}
+
+/// First the one that serves: while none has pods Kubernetes would wake the other again.
+fn keep_serving(world: &World, deployment: &Deployment, serving: &str) -> Vec<Write> {
+    let owned =
+        |set: &&ReplicaSet| owner_of(set).is_some_and(|(_, uid)| Some(uid) == deployment.metadata.uid.as_deref());
+    let Some(set) = world.set(serving).filter(owned) else { return Vec::new() };
+    let of_run = |set: &ReplicaSet| set.metadata.labels.iter().any(|labels| labels.contains_key(names::RUN_LABEL));
+    let others = world.replica_sets.iter().filter(owned);
+    let others = others.filter(|other| hash_of(other) != Some(serving) && !of_run(other));
+    let to = |set: &ReplicaSet, replicas: i32| {
+        (set.spec.replicas != replicas)
+            .then(|| Write::patch(Kind::ReplicaSet, &set.metadata, workload::scale(set, replicas)))
+    };
+    let wake = to(set, deployment.spec.replicas);
+    wake.into_iter().chain(others.filter_map(|other| to(other, 0))).collect()
 }
 
 fn return_borrowed(world: &World) -> Vec<Write> {
@@ -398,7 +414,9 @@ fn progressing(deployment: &Deployment, status: &str, reason: &str, message: &st
 /// A run for the Deployment's template: its name is the next number, so that two controllers create one run.
 fn start_run(world: &World, deployment: &Deployment, now: Timestamp) -> Result<Write, PlanError> {
     let rollout = world.rollout.metadata.name.clone().unwrap_or_default();
-    let number = world.runs.iter().filter_map(|run| number_of(&rollout, run)).max().unwrap_or(0) + 1;
+    // The last one's name is not given again when its record is deleted.
+    let last = world.rollout.status.as_ref().and_then(|status| number_in(&rollout, status.run.as_deref()?));
+    let number = world.runs.iter().filter_map(|run| number_of(&rollout, run)).chain(last).max().unwrap_or(0) + 1;
     let name = format!("{rollout}-{number}");
     let owned = || {
         world
@@ -421,7 +439,7 @@ fn start_run(world: &World, deployment: &Deployment, now: Timestamp) -> Result<W
         images: template::images(&set.spec.template),
     };
     let to = kept.map(version).unwrap_or_else(|| Version {
-        hash: template::hash(&digest, &name),
+        hash: free_hash(world, deployment, &digest, &name),
         template: digest,
         revision: None,
         images: template::images(&deployment.spec.template),
@@ -436,13 +454,26 @@ fn start_run(world: &World, deployment: &Deployment, now: Timestamp) -> Result<W
             "ownerReferences": [{"apiVersion": names::API_VERSION, "kind": "Rollout", "controller": true,
                                  "blockOwnerDeletion": true, "name": owner.name, "uid": owner.uid}]
         },
-        "spec": {"rolloutRef": {"name": owner.name}, "from": version(serving), "to": to, "policy": world.rollout.spec,
+        "spec": {"rolloutRef": {"name": owner.name}, "workloadUid": deployment.metadata.uid, "from": version(serving), "to": to, "policy": world.rollout.spec,
                  "paused": false, "abort": false, "approved": 0, "promote": false, "retry": false}
     });
     if straight {
         body["spec"]["straight"] = json!(true);
     }
     Ok(Write { kind: Kind::RolloutRun, name, verb: Verb::Create(body) })
+}
+
+/// A hash for a version in this run that no other ReplicaSet has, and with it a name.
+fn free_hash(world: &World, deployment: &Deployment, digest: &str, run: &str) -> String {
+    let workload = deployment.metadata.name.as_deref().unwrap_or_default();
+    let is_free = |hash: &String| {
+        let name = format!("{workload}-{hash}");
+        let taken = |set: &ReplicaSet| hash_of(set) == Some(hash) || set.metadata.name.as_ref() == Some(&name);
+        !world.replica_sets.iter().any(taken) && !world.other_sets.contains(&name)
+    };
+    let first = template::hash(digest, run);
+    let others = (1..=100).map(|time| template::hash(digest, &format!("{run}/{time}")));
+    std::iter::once(first.clone()).chain(others).find(is_free).unwrap_or(first)
 }
 
 /// The policy's rollbackWindow has this version in it: it was promoted lately, by the record of runs, or is one of the
@@ -473,7 +504,11 @@ fn served_lately(world: &World, to: &Version, serving: &ReplicaSet, now: Timesta
 
 /// The number in a run's name.
 pub(super) fn number_of(rollout: &str, run: &RolloutRun) -> Option<u64> {
-    run.metadata.name.as_deref()?.strip_prefix(rollout)?.strip_prefix('-')?.parse().ok()
+    number_in(rollout, run.metadata.name.as_deref()?)
+}
+
+fn number_in(rollout: &str, run: &str) -> Option<u64> {
+    run.strip_prefix(rollout)?.strip_prefix('-')?.parse().ok()
 }
 
 fn finalizer(world: &World, run: Option<&RolloutRun>, add: bool) -> Vec<Write> {
@@ -494,4 +529,81 @@ fn finalizer(world: &World, run: Option<&RolloutRun>, add: bool) -> Vec<Write> {
         None => json!({"op": "test", "path": "/metadata/uid", "value": metadata.uid}),
     };
     vec![Write::patch(kind, metadata, json!([test, {"op": "add", "path": "/metadata/finalizers", "value": next}]))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::world::testing::{run, set, world},
+        *,
+    };
+
+    fn started(world: &World) -> Value {
+        match plan(&Action::StartRun, world, None, Timestamp::UNIX_EPOCH).expect("a plan").remove(0).verb {
+            Verb::Create(body) => body,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_hash_or_a_name_that_is_taken_is_avoided() {
+        // given the hash that the first run would take
+        let mut free = world();
+        let hash = started(&free)["spec"]["to"]["hash"].as_str().expect("a hash").to_owned();
+        // when a ReplicaSet of another template has it
+        free.replica_sets.push(set(&hash, "other", 0, Some("deployment")));
+        let other = started(&free)["spec"]["to"]["hash"].clone();
+        assert_ne!(other, hash);
+        // or a ReplicaSet that the Deployment does not select has the name
+        let mut named = world();
+        named.other_sets.push(format!("auth-{hash}"));
+        assert_eq!(started(&named)["spec"]["to"]["hash"], other, "the next one in line");
+    }
+
+    #[test]
+    fn the_name_of_a_run_that_was_deleted_is_not_given_again() {
+        let mut world = world();
+        world.rollout.status = Some(crate::api::RolloutStatus { run: Some("auth-7".into()), ..Default::default() });
+        assert_eq!(started(&world)["metadata"]["name"], "auth-8");
+    }
+
+    #[test]
+    fn another_template_with_the_canarys_hash_is_never_borrowed() {
+        let mut world = world();
+        let run = run(&world);
+        let ensure = Action::EnsureCanary { replicas: 1 };
+        world.replica_sets.push(set("two", "other", 0, Some("deployment")));
+        assert!(plan(&ensure, &world, Some(&run), Timestamp::UNIX_EPOCH).is_err());
+        world.replica_sets.pop();
+        world.replica_sets.push(set("two", "v2", 0, Some("deployment")));
+        let writes = plan(&ensure, &world, Some(&run), Timestamp::UNIX_EPOCH).expect("it is the version's");
+        assert_eq!(writes.len(), 1);
+    }
+
+    #[test]
+    fn what_serves_is_woken_before_the_other_goes() {
+        let mut world = world();
+        world.replica_sets = vec![set("old", "v0", 2, Some("deployment")), set("one", "v1", 0, Some("deployment"))];
+        let keep = Action::KeepServing { serving: "one".into() };
+        let writes = plan(&keep, &world, None, Timestamp::UNIX_EPOCH).expect("a plan");
+        assert_eq!(writes.iter().map(|write| write.name.as_str()).collect::<Vec<_>>(), ["auth-one", "auth-old"]);
+    }
+
+    #[test]
+    fn a_canary_that_lost_its_owner_is_still_the_runs() {
+        let mut world = world();
+        let run = run(&world);
+        for owner in [None, Some("deployment")] {
+            let mut canary = set("two", "v2", 1, owner);
+            canary.metadata.labels.as_mut().expect("labels").insert(names::RUN_LABEL.to_owned(), "auth-1".to_owned());
+            world.replica_sets.truncate(1);
+            world.replica_sets.push(canary);
+            let writes = plan(&Action::RemoveCanary, &world, Some(&run), Timestamp::UNIX_EPOCH).expect("a plan");
+            assert_eq!(writes.len(), 1, "{owner:?}");
+        }
+        // without the label it was handed over
+        world.replica_sets.truncate(1);
+        world.replica_sets.push(set("two", "v2", 1, Some("deployment")));
+        assert_eq!(plan(&Action::RemoveCanary, &world, Some(&run), Timestamp::UNIX_EPOCH), Ok(Vec::new()));
+    }
 }

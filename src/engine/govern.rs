@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
 
 use super::{Action, Note, Trouble, WorkloadView, reasons};
-use crate::api::{Condition, Invalid, Phase, Rollout, RolloutRunStatus, RolloutStatus, StableVersion};
+use crate::api::{Condition, Invalid, Phase, RefusedVersion, Rollout, RolloutRunStatus, RolloutStatus, StableVersion};
 
 /// What keeps a new template from moving by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,10 @@ pub struct LastRun<'a> {
     pub steps: usize,
     /// It still owns a ReplicaSet of the Deployment's history.
     pub holds_borrowed: bool,
+    /// A person deletes its record.
+    pub deleted: bool,
+    /// The Deployment was made anew since it began.
+    pub of_another: bool,
 }
 
 /// What is to be done for a Rollout.
@@ -144,7 +148,13 @@ fn look_after(governed: &Governed<'_>) -> (Standing, Vec<Action>) {
     if let Some(run) = &governed.last
         && !run.status.phase.unwrap_or_default().is_terminal()
     {
-        return (under_way(run), restamp(governed));
+        // A template written meanwhile must be held.
+        let anew = governed.workload.filter(|workload| {
+            run.of_another && !workload.deleting && !is_ours(governed, workload) && taken(governed).is_none()
+        });
+        let mut actions: Vec<Action> = anew.map(|_| Action::LabelWorkload).into_iter().collect();
+        actions.extend(restamp(governed));
+        return (under_way(run), actions);
     }
     let mut actions: Vec<Action> = forgotten(governed).into_iter().collect();
     if let Some(invalid) = governed.invalid {
@@ -157,7 +167,13 @@ fn look_after(governed: &Governed<'_>) -> (Standing, Vec<Action>) {
         );
         return (Standing::stalled(reasons::WORKLOAD_MISSING, message), actions);
     };
-    if let Some(taken) = governed.troubles.iter().find(|trouble| trouble.reason == reasons::WORKLOAD_TAKEN) {
+    if workload.deleting {
+        let name = &governed.rollout.spec.workload_ref.name;
+        let message =
+            format!("Deployment {name} is being deleted: make it anew once it is gone, or delete this Rollout");
+        return (Standing::stalled(reasons::WORKLOAD_MISSING, message), actions);
+    }
+    if let Some(taken) = taken(governed) {
         return (Standing::stalled(taken.reason, taken.message.clone()), actions);
     }
     if !is_ours(governed, workload) {
@@ -170,9 +186,17 @@ fn look_after(governed: &Governed<'_>) -> (Standing, Vec<Action>) {
         let message = "the ConfigMaps or Secrets that the template names have changed: holding it as a new version";
         return (Standing::reconciling("Preparing", reasons::CONFIGURATION_CHANGED, message), actions);
     }
+    let woken = woken(governed, workload);
+    let is_woken = woken.is_some();
+    actions.extend(woken);
     let standing = match serving_template(workload) {
-        Some(serving) => at_rest(governed, workload, serving, &mut actions),
-        None => with_other_template(governed, workload, &mut actions),
+        _ if is_woken && refusal(governed, workload).is_none() => Standing::reconciling(
+            "Settling",
+            reasons::WORKLOAD_SETTLING,
+            "scaled up from 0, the Deployment began with another version than the one that served: putting it right",
+        ),
+        Some(serving) if !is_woken => at_rest(governed, workload, serving, &mut actions),
+        _ => with_other_template(governed, workload, &mut actions),
     };
     (standing, actions)
 }
@@ -210,6 +234,21 @@ fn known<'a>(governed: &'a Governed<'_>) -> Option<&'a String> {
 
 fn untracked(governed: &Governed<'_>) -> bool {
     governed.troubles.iter().any(|trouble| trouble.reason == reasons::CONFIGURATION_UNREADABLE)
+}
+
+fn taken<'a>(governed: &'a Governed<'_>) -> Option<&'a Trouble> {
+    governed.troubles.iter().find(|trouble| trouble.reason == reasons::WORKLOAD_TAKEN)
+}
+
+/// Scaled up from 0 while it is held, the Deployment has woken another ReplicaSet than the one that served. Once pods of
+/// it are ready it is left alone: then it is what serves.
+fn woken(governed: &Governed<'_>, workload: &WorkloadView) -> Option<Action> {
+    let served = governed.rollout.status.as_ref()?.stable.as_ref()?;
+    let held = workload.paused && held_by_us(governed, workload);
+    let unreleased = serving_template(workload).is_none() || refusal(governed, workload).is_some();
+    let another = workload.active.keys().any(|hash| *hash != served.hash);
+    let asleep = workload.replicas > 0 && workload.ready == 0;
+    (held && unreleased && another && asleep).then(|| Action::KeepServing { serving: served.hash.clone() })
 }
 
 /// The template is the one that serves.
@@ -272,12 +311,14 @@ fn with_other_template(governed: &Governed<'_>, workload: &WorkloadView, actions
             ),
         );
     }
-    if let Some(run) = governed.last.as_ref().filter(|run| refused(run, workload)) {
-        let why = run.status.message.as_deref().unwrap_or_default();
+    if let Some(Refusal { why, again }) = refusal(governed, workload) {
+        if !workload.failure_reported {
+            actions.push(Action::ReportFailure { message: why.clone() });
+        }
         return Standing {
             phase: "Refused".into(),
             message: format!(
-                "{why}. Deploy another version, or: kubectl serin undo|retry {}",
+                "{why}. Deploy another version, or: kubectl serin undo|{again} {}",
                 governed.rollout.metadata.name.as_deref().unwrap_or_default()
             ),
             ready: false,
@@ -308,11 +349,37 @@ fn with_other_template(governed: &Governed<'_>, workload: &WorkloadView, actions
     Standing::reconciling("Preparing", reasons::RUN_UNDER_WAY, "a new version is there: starting a run")
 }
 
-/// The last run refused exactly this template, and nobody asked to try it again.
+/// Why the Deployment's template is not tried, and what tries it again.
+struct Refusal {
+    why: String,
+    again: &'static str,
+}
+
+/// A run has refused exactly this template, and nobody asked to try it again; or a person has deleted its run.
+fn refusal(governed: &Governed<'_>, workload: &WorkloadView) -> Option<Refusal> {
+    let last = governed.last.as_ref();
+    if let Some(run) = last.filter(|run| refused(run, workload)) {
+        let again = if run.deleted { "restart" } else { "retry" };
+        return Some(Refusal { why: why_refused(run), again });
+    }
+    // The record of a run that is gone.
+    let record = governed.rollout.status.as_ref()?.refused.as_ref()?;
+    let gone = last.is_none_or(|run| run.name != record.run);
+    (gone && record.template == workload.template).then(|| Refusal { why: record.message.clone(), again: "restart" })
+}
+
 fn refused(run: &LastRun<'_>, workload: &WorkloadView) -> bool {
     let same = run.template == workload.template
         || run.holds_borrowed && workload.template_hashes.iter().any(|hash| hash == run.hash);
-    same && !run.retry && run.status.phase == Some(Phase::RolledBack)
+    let phase = run.status.phase.unwrap_or_default();
+    same && !run.retry && (phase == Phase::RolledBack || run.deleted && phase != Phase::Succeeded)
+}
+
+fn why_refused(run: &LastRun<'_>) -> String {
+    match run.status.phase.unwrap_or_default() {
+        Phase::RolledBack => run.status.message.clone().unwrap_or_default(),
+        _ => format!("run {} was deleted before its end", run.name),
+    }
 }
 
 /// Hash of the ReplicaSet that serves, if its template is the Deployment's.
@@ -374,13 +441,16 @@ fn next_status(governed: &Governed<'_>, standing: &Standing, now: Timestamp) -> 
             observed_generation: generation,
         }
     };
+    let refused = governed.workload.filter(|workload| serving_template(workload).is_none() || standing.stalled);
+    let refused = refused.and_then(|workload| record_refusal(governed, workload, before.refused.as_ref()));
     RolloutStatus {
+        refused,
         observed_generation: generation,
         phase: Some(standing.phase.clone()),
         step: active.map(|run| format!("{}/{}", run.status.step, run.steps)),
         weight: active.map(|run| run.status.weight),
         message: Some(standing.message.clone()),
-        run: governed.last.as_ref().map(|run| run.name.to_owned()).or(before.run),
+        run: last_name(governed.last.as_ref().map(|run| run.name.to_owned()), before.run),
         last_run_phase: governed.last.as_ref().and_then(|run| run.status.phase).or(before.last_run_phase),
         stable,
         configuration: held_configuration(governed).or(before.configuration),
@@ -393,10 +463,34 @@ fn next_status(governed: &Governed<'_>, standing: &Standing, now: Timestamp) -> 
     }
 }
 
+/// The newest run's name, also once its record was deleted: the next one has a greater number.
+fn last_name(is: Option<String>, before: Option<String>) -> Option<String> {
+    is.into_iter().chain(before).max_by_key(|name| (name.len(), name.clone()))
+}
+
 /// Digest of the data, once the template is stamped with it.
 fn held_configuration(governed: &Governed<'_>) -> Option<String> {
     let configuration = governed.workload?.configuration.as_ref()?;
     (configuration.is.as_ref() == Some(&configuration.wanted)).then(|| configuration.digest.clone())
+}
+
+/// What is to be known of a refusal when the run's record is gone.
+fn record_refusal(
+    governed: &Governed<'_>,
+    workload: &WorkloadView,
+    before: Option<&RefusedVersion>,
+) -> Option<RefusedVersion> {
+    match &governed.last {
+        Some(run) if refused(run, workload) => Some(RefusedVersion {
+            template: workload.template.clone(),
+            run: run.name.to_owned(),
+            message: why_refused(run),
+        }),
+        // It is tried, or was tried, again.
+        Some(run) if run.template == workload.template && before.is_some_and(|known| known.run == run.name) => None,
+        Some(run) if run.template == workload.template && !run.status.phase.unwrap_or_default().is_terminal() => None,
+        _ => before.filter(|known| known.template == workload.template).cloned(),
+    }
 }
 
 fn serving_template_of(governed: &Governed<'_>) -> bool {
@@ -536,5 +630,128 @@ mod tests {
         }
         let held = WorkloadView { paused: true, latched: true, settled: false, ..workload(Some("old")) };
         assert_eq!(actions(&rollout(None), &held, &[]).actions, stamping());
+    }
+}
+
+#[cfg(test)]
+mod refusals {
+    use super::*;
+
+    fn rollout(refused: Option<RefusedVersion>) -> Rollout {
+        let mut rollout = crate::engine::testing::rollout();
+        rollout.metadata.finalizers = Some(vec![crate::api::names::FINALIZER.to_owned()]);
+        let stable = Some(StableVersion { hash: "one".into(), ..StableVersion::default() });
+        rollout.status = Some(RolloutStatus { refused, stable, ..RolloutStatus::default() });
+        rollout
+    }
+
+    /// `one` serves, the template is another.
+    fn held() -> WorkloadView {
+        WorkloadView {
+            replicas: 2,
+            paused: true,
+            latched: true,
+            rollout_label: Some("auth".into()),
+            template: "v2".into(),
+            active: [("one".to_owned(), 2)].into(),
+            newest: Some("one".into()),
+            ready: 2,
+            ..WorkloadView::default()
+        }
+    }
+
+    fn of(rollout: &Rollout, workload: &WorkloadView, last: Option<LastRun<'_>>) -> Governance {
+        let governed = Governed {
+            rollout,
+            invalid: None,
+            latch: Latch::Policy,
+            workload: Some(workload),
+            troubles: &[],
+            last,
+            finished: &[],
+            holds_runs: false,
+        };
+        govern(&governed, Timestamp::UNIX_EPOCH)
+    }
+
+    fn last<'a>(status: &'a RolloutRunStatus, deleted: bool) -> LastRun<'a> {
+        LastRun {
+            name: "auth-1",
+            status,
+            template: "v2",
+            hash: "two",
+            retry: false,
+            steps: 1,
+            holds_borrowed: false,
+            deleted,
+            of_another: false,
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_known_when_its_record_is_gone() {
+        // given a refusal
+        let refused = RolloutRunStatus {
+            phase: Some(Phase::RolledBack),
+            message: Some("too slow".into()),
+            ..RolloutRunStatus::default()
+        };
+        let before = rollout(None);
+        let status = of(&before, &held(), Some(last(&refused, false))).status;
+        assert_eq!(status.refused.as_ref().map(|known| known.message.as_str()), Some("too slow"));
+
+        // when the run is deleted, then nothing begins
+        let after = Rollout { status: Some(status), ..before };
+        let governance = of(&after, &held(), None);
+        assert_eq!(governance.actions, [Action::ReportFailure { message: "too slow".into() }]);
+        assert_eq!(governance.status.phase.as_deref(), Some("Refused"));
+        assert!(governance.status.message.is_some_and(|said| said.contains("undo|restart auth")));
+
+        // but another template is another version
+        let governance = of(&after, &WorkloadView { template: "v3".into(), ..held() }, None);
+        assert_eq!((governance.actions, governance.status.refused), (vec![Action::StartRun], None));
+    }
+
+    #[test]
+    fn a_run_that_a_person_deletes_is_not_begun_again() {
+        let cancelled = RolloutRunStatus { phase: Some(Phase::Cancelled), ..RolloutRunStatus::default() };
+        let reported = WorkloadView { failure_reported: true, ..held() };
+        let governance = of(&rollout(None), &reported, Some(last(&cancelled, true)));
+        assert_eq!(governance.actions, []);
+        assert_eq!(governance.status.refused.map(|known| known.run), Some("auth-1".to_owned()));
+        // one that ended so by itself is no refusal
+        let governance = of(&rollout(None), &held(), Some(last(&cancelled, false)));
+        assert_eq!(governance.actions, [Action::StartRun]);
+    }
+
+    #[test]
+    fn the_number_of_a_deleted_run_is_remembered() {
+        let name = |is: Option<&str>, before: &str| last_name(is.map(str::to_owned), Some(before.to_owned()));
+        assert_eq!(name(Some("auth-9"), "auth-10").as_deref(), Some("auth-10"));
+        assert_eq!(name(Some("auth-11"), "auth-10").as_deref(), Some("auth-11"));
+        assert_eq!(name(None, "auth-10").as_deref(), Some("auth-10"));
+    }
+
+    #[test]
+    fn a_deployment_that_is_being_deleted_is_left_alone() {
+        let governance = of(&rollout(None), &WorkloadView { deleting: true, ..held() }, None);
+        assert_eq!(governance.actions, []);
+        assert!(governance.status.message.is_some_and(|said| said.contains("is being deleted")));
+    }
+
+    #[test]
+    fn scaled_up_from_zero_what_served_is_woken_and_no_other() {
+        let woken = WorkloadView { active: [("zero".to_owned(), 2)].into(), ready: 0, ..held() };
+        let keep = Action::KeepServing { serving: "one".into() };
+        assert!(of(&rollout(None), &woken, None).actions.contains(&keep));
+        // the refused version itself
+        let known = RefusedVersion { template: "v2".into(), run: "auth-1".into(), message: "bad".into() };
+        let refused = WorkloadView { template_hashes: vec!["zero".into()], failure_reported: true, ..woken.clone() };
+        let governance = of(&rollout(Some(known)), &refused, None);
+        assert_eq!((governance.actions, governance.status.phase.as_deref()), (vec![keep.clone()], Some("Refused")));
+        // what has ready pods serves; what nobody holds moves by itself
+        for left in [WorkloadView { ready: 1, ..woken.clone() }, WorkloadView { paused: false, ..woken }] {
+            assert!(!of(&rollout(None), &left, None).actions.contains(&keep));
+        }
     }
 }

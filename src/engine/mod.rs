@@ -82,6 +82,12 @@ pub enum Action {
     HandOver,
     /// Scale the old ReplicaSet of the Deployment to 0: the one that is not what its template wants.
     ScaleDownOld,
+    /// Have the Deployment's pods made by this ReplicaSet. Scaled up from 0 while it is paused, Kubernetes takes the one
+    /// that was created last, which need not be the one that served.
+    KeepServing {
+        /// pod-template-hash of the ReplicaSet that serves.
+        serving: String,
+    },
     /// Tell `kubectl rollout status` that the new version was refused.
     ReportFailure {
         /// Why.
@@ -146,4 +152,20 @@ pub struct Decision {
     pub actions: Vec<Action>,
     /// To be told.
     pub notes: Vec<Note>,
+}
+
+#[cfg(test)]
+mod testing {
+    use crate::api::Rollout;
+
+    /// With one step.
+    pub fn rollout() -> Rollout {
+        let policy = serde_json::json!({"apiVersion": "serin.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "auth"}, "spec": {
+            "workloadRef": {"kind": "Deployment", "name": "auth"}, "service": "auth",
+            "routes": [{"kind": "HTTPRoute", "name": "auth"}],
+            "telemetry": {"scrape": {"port": "http"}, "requests": {"counter": "requests", "errors": {"code": "5.."}}},
+            "slos": [{"name": "errors", "errors": {"objective": "99%"}}],
+            "steps": [{"weight": 20, "bake": "1m"}]}});
+        serde_json::from_value(policy).expect("a Rollout")
+    }
 }

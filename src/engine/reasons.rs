@@ -104,6 +104,8 @@ reasons! {
     PREVIEW_TAKEN = "PreviewTaken";
     /// The container port for metrics is not there.
     METRICS_PORT_MISSING = "MetricsPortMissing";
+    /// A ReplicaSet that is not the run's has the name or the hash of its canary.
+    REPLICA_SET_TAKEN = "ReplicaSetTaken";
     /// An action failed.
     ACTION_FAILED = "ActionFailed";
 }

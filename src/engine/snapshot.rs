@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub canary: Option<Arm>,
     /// Services that select the workload's pods, the apex first.
     pub services: Vec<Pinned>,
+    /// Services with a pin of this run that select none of its pods any more: their owners have turned them elsewhere.
+    pub strays: Vec<String>,
     /// Ready endpoints of the canary's Service; `None` if there is no such Service.
     pub canary_service: Option<usize>,
     /// The routes, in the policy's order. Empty in a run without routes.
@@ -93,8 +95,12 @@ pub struct WorkloadView {
     pub failure_reported: bool,
     /// Images, comma separated.
     pub images: String,
+    /// Ready pods of the ReplicaSets that the Deployment owns.
+    pub ready: usize,
     /// Deleted, waiting to go.
     pub deleting: bool,
+    /// Made anew since the run began: another one of the same name.
+    pub made_anew: bool,
     /// The tracked data; `None` if the policy tracks none, or the template names none.
     pub configuration: Option<ConfigurationView>,
 }

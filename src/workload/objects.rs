@@ -130,6 +130,7 @@ pub struct PodStatus {
     #[serde(rename = "podIP")]
     pub pod_ip: String,
     pub conditions: Vec<StatusCondition>,
+    pub init_container_statuses: Vec<ContainerStatus>,
     pub container_statuses: Vec<ContainerStatus>,
 }
 
@@ -151,6 +152,16 @@ pub struct ContainerState {
     pub terminated: Value,
 }
 
+/// What containers wait for before they start, by the kubelet's words.
+const WAITS_AS_USUAL: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+impl ContainerState {
+    /// An init container is done.
+    fn has_ended_well(&self) -> bool {
+        self.terminated.get("exitCode").and_then(Value::as_i64) == Some(0)
+    }
+}
+
 impl Pod {
     /// Ready and not going.
     pub fn is_ready(&self) -> bool {
@@ -169,9 +180,10 @@ impl Pod {
     }
     /// Why a container does not start, in Kubernetes' words.
     pub fn blocked(&self) -> Option<String> {
-        self.status.container_statuses.iter().find_map(|status| {
+        let init = self.status.init_container_statuses.iter().filter(|status| !status.state.has_ended_well());
+        init.chain(&self.status.container_statuses).find_map(|status| {
             let state = if status.state.waiting.is_null() { &status.state.terminated } else { &status.state.waiting };
-            let reason = state.get("reason")?.as_str().filter(|reason| *reason != "ContainerCreating")?;
+            let reason = state.get("reason")?.as_str().filter(|reason| !WAITS_AS_USUAL.contains(reason))?;
             let message = state.get("message").and_then(Value::as_str).unwrap_or_default();
             Some(format!("container {}: {reason} {message}", status.name).trim_end().to_owned())
         })

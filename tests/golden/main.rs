@@ -186,3 +186,20 @@ fn good_without_a_route() {
 fn bad_without_a_route() {
     story("route-less-bad", route_less("bad"));
 }
+
+#[test]
+fn a_deployment_made_anew() {
+    let anew = [(18_000, Deed::DeleteDeployment), (18_500, Deed::CreateDeployment)];
+    story("made-anew", routed(and(release("good"), &anew)));
+}
+
+#[test]
+fn a_run_deleted() {
+    story("run-deleted", routed(and(release("good"), &[(18_000, Deed::DeleteRun)])));
+}
+
+#[test]
+fn a_service_turned_elsewhere() {
+    let turned = [(18_000, Deed::TurnService), (24_000, Deed::ResetService)];
+    story("service-turned", routed(and(release("good"), &turned)));
+}

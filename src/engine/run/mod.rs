@@ -120,7 +120,17 @@ pub fn decide(
         (None, Phase::Promoting) => promote::next(&view),
         (None, _) => shift::next(&view),
     };
-    settle(&view, next)
+    settle(&view, mended(&view, next))
+}
+
+/// What others did to pins and pods is put right besides, last of all: nothing waits for it.
+fn mended(view: &View<'_>, mut next: Move) -> Move {
+    if !next.phase.is_terminal() {
+        let mending = view.let_strays_go().into_iter().chain(view.keep_serving());
+        let new: Vec<Action> = mending.filter(|action| !next.actions.contains(action)).collect();
+        next.actions.extend(new);
+    }
+    next
 }
 
 /// Writes a move down: the status that says what is, and the actions that make it so.

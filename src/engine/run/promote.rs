@@ -7,6 +7,7 @@ use super::{
     super::{Action, ArmOwner, reasons},
     Move,
     gates::{self, Point},
+    shift,
     view::View,
 };
 use crate::api::{Lets, Millis, Outcome, Phase, Share, Stage, Step, WaitingReason};
@@ -77,6 +78,9 @@ fn grow(view: &View<'_>, stay: Move) -> Move {
 
 fn switch(view: &View<'_>, stay: Move) -> Move {
     let mut stay = full_size(view, stay.act(view.pins(&view.spec.from.hash)));
+    if !view.gateway_knows() {
+        return shift::introduce_again(view, stay);
+    }
     stay.wanted = Share::of(100);
     stay = stay.act(view.weights(Share::of(100)));
     if view.set_weight() == 100 && view.shows(Share::of(100)) && view.routes_accepted() {

@@ -45,7 +45,11 @@ fn asked(view: &View<'_>) -> Option<Retreat> {
         return Some(Retreat { outcome: Outcome::Cancelled, reason: reasons::ROLLOUT_DELETED, message });
     }
     if view.workload().is_none() {
-        let message = "the Deployment was deleted".to_owned();
+        let message = match view.snapshot.workload.as_ref().is_some_and(|workload| workload.made_anew) {
+            true => "the Deployment was deleted and made anew",
+            false => "the Deployment was deleted",
+        };
+        let message = message.to_owned();
         return Some(Retreat { outcome: Outcome::Cancelled, reason: reasons::WORKLOAD_MISSING, message });
     }
     view.spec.abort.then(|| refuse(reasons::ABORTED, "a person aborted the run (spec.abort)")).flatten()

@@ -48,13 +48,13 @@ pub(super) fn next(view: &View<'_>) -> Move {
     next.act(view.end_preview())
 }
 
-/// Route and apex to stable. Late in a promotion the route points at the apex, so the apex goes first.
+/// Route and apex to stable (or what serves in its place). Late in a promotion the route points at the apex, so the apex goes first.
 fn divert_actions(view: &View<'_>, stay: Move) -> Move {
     if !view.routed() {
         // One that the Deployment has is the Deployment's to scale.
         return stay.act(view.canary_is_ours().then(|| view.canary_of(0)).into_iter().flatten());
     }
-    let pins = view.pins(&view.spec.from.hash);
+    let pins = view.pins(view.home());
     if view.pinned_to(&view.spec.to.hash) {
         stay.act(pins).act(view.weights(Share::NONE))
     } else {
@@ -68,8 +68,8 @@ fn divert(view: &View<'_>, stay: Move) -> Move {
         return stay.at_stage(Stage::ScaleAway);
     }
     let away = view.snapshot.routes.iter().all(|route| route.share.unwrap_or_default().is_none());
-    let pinned = view.snapshot.services.is_empty() || view.pinned_to(&view.spec.from.hash);
-    let accepted = view.routes_accepted() && view.snapshot.preview.is_none() || view.stage_age() >= ACCEPT_AT_MOST;
+    let pinned = view.snapshot.services.is_empty() || view.pinned_to(view.home());
+    let accepted = view.routes_let_go() && view.snapshot.preview.is_none() || view.stage_age() >= ACCEPT_AT_MOST;
     if away && pinned && accepted {
         return stay.at_stage(Stage::Drain);
     }
@@ -118,7 +118,7 @@ fn scale_away(view: &View<'_>, stay: Move) -> Move {
 }
 
 fn withdraw(view: &View<'_>, stay: Move) -> Move {
-    if view.route_is_clear() && (view.routes_accepted() || view.stage_age() >= ACCEPT_AT_MOST) {
+    if view.route_is_clear() && (view.routes_let_go() || view.stage_age() >= ACCEPT_AT_MOST) {
         return stay.at_stage(Stage::Tidy);
     }
     let clear = (!view.route_is_clear()).then_some(Action::ClearRoutes);
@@ -159,8 +159,103 @@ fn tidy(view: &View<'_>, stay: Move) -> Move {
         Outcome::Superseded => (false, reasons::SUPERSEDED),
         Outcome::Cancelled => (false, reasons::CANCELLED),
     };
-    let told = format!("stable {} serves; {message}", view.spec.from.hash);
+    let told = match view.workload() {
+        Some(_) => format!("stable {} serves; {message}", view.spec.from.hash),
+        None => message,
+    };
     let mut done = stay.note(warning, reason, told);
     done.phase = outcome.into();
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::{
+        super::super::{Action, Pinned, RouteView, Snapshot, WorkloadView, testing},
+        *,
+    };
+    use crate::api::{RolloutRunSpec, RolloutRunStatus, validate};
+
+    fn spec() -> RolloutRunSpec {
+        let policy = testing::rollout().spec;
+        let value = serde_json::json!({"rolloutRef": {"name": "auth"}, "from": {"hash": "one", "template": "v1"},
+            "to": {"hash": "two", "template": "v2"}, "policy": policy});
+        serde_json::from_value(value).expect("a run")
+    }
+
+    fn at(phase: Phase, stage: Option<Stage>) -> RolloutRunStatus {
+        let outcome = stage.map(|_| Outcome::Cancelled);
+        RolloutRunStatus { phase: Some(phase), stage, outcome, ..RolloutRunStatus::default() }
+    }
+
+    fn decided(before: &RolloutRunStatus, snapshot: &Snapshot) -> super::super::Decision {
+        let spec = spec();
+        let policy = validate(&spec.policy).expect("a policy");
+        super::super::decide(&policy, &spec, before, snapshot, false, Timestamp::UNIX_EPOCH)
+    }
+
+    fn pinned(hash: &str) -> Vec<Pinned> {
+        vec![Pinned { name: "auth".into(), hash: Some(hash.into()), ..Pinned::default() }]
+    }
+
+    #[test]
+    fn of_a_deployment_made_anew_what_serves_gets_the_traffic() {
+        let anew = WorkloadView {
+            made_anew: true,
+            active: [("three".to_owned(), 2)].into(),
+            newest: Some("three".into()),
+            ..WorkloadView::default()
+        };
+        let snapshot = Snapshot { workload: Some(anew.clone()), services: pinned("one"), ..Snapshot::default() };
+        let decision = decided(&at(Phase::Shifting, None), &snapshot);
+        assert_eq!(decision.status.outcome, Some(Outcome::Cancelled));
+        assert!(decision.status.message.is_some_and(|said| said.contains("made anew")));
+        assert!(decision.actions.contains(&Action::Pin { service: "auth".into(), hash: "three".into() }));
+        // as long as the old pods stand, orphaned and adopted, they serve on
+        let adopted = WorkloadView { active: [("one".to_owned(), 2), ("three".to_owned(), 1)].into(), ..anew };
+        let snapshot = Snapshot { workload: Some(adopted), services: pinned("one"), ..Snapshot::default() };
+        let decision = decided(&at(Phase::Shifting, None), &snapshot);
+        assert!(!decision.actions.iter().any(|action| matches!(action, Action::Pin { .. })), "{:?}", decision.actions);
+    }
+
+    #[test]
+    fn a_route_that_is_gone_keeps_nobody_waiting_and_one_that_is_there_does() {
+        let snapshot = |routes: Vec<RouteView>| Snapshot { services: pinned("one"), routes, ..Snapshot::default() };
+        let before = at(Phase::RollingBack, Some(Stage::Divert));
+        assert_eq!(decided(&before, &snapshot(Vec::new())).status.stage, Some(Stage::Drain));
+        let unheard = RouteView { name: "auth".into(), ..RouteView::default() };
+        assert_eq!(decided(&before, &snapshot(vec![unheard])).status.stage, Some(Stage::Divert));
+    }
+
+    #[test]
+    fn a_service_that_was_turned_elsewhere_is_let_go_before_the_end() {
+        let mut snapshot = Snapshot { strays: vec!["auth".into()], ..Snapshot::default() };
+        let before = at(Phase::RollingBack, Some(Stage::Tidy));
+        let decision = decided(&before, &snapshot);
+        assert_eq!(decision.actions, [Action::Unpin { service: "auth".into() }]);
+        assert_eq!(decision.status.phase, Some(Phase::RollingBack));
+        snapshot.strays.clear();
+        assert_eq!(decided(&before, &snapshot).status.phase, Some(Phase::Cancelled));
+    }
+
+    #[test]
+    fn stable_is_woken_where_kubernetes_woke_another_but_not_for_a_deployment_that_moves() {
+        let workload = WorkloadView {
+            replicas: 2,
+            paused: true,
+            template: "v2".into(),
+            active: [("zero".to_owned(), 2)].into(),
+            ..WorkloadView::default()
+        };
+        let keep = Action::KeepServing { serving: "one".into() };
+        let wakes = |workload: &WorkloadView| {
+            let snapshot = Snapshot { workload: Some(workload.clone()), ..Snapshot::default() };
+            decided(&at(Phase::Shifting, None), &snapshot).actions.contains(&keep)
+        };
+        assert!(wakes(&workload));
+        assert!(!wakes(&WorkloadView { paused: false, ..workload.clone() }));
+        assert!(!wakes(&WorkloadView { active: [("one".to_owned(), 2)].into(), ..workload }));
+    }
 }

@@ -7,16 +7,12 @@ use super::{
     outlook, promote,
     retreat::Retreat,
     rollback,
-    view::View,
+    view::{INTRODUCED, View},
 };
 use crate::{
     api::{Advance, Lets, Millis, Otherwise, Phase, Share, Step, WaitingReason},
     evidence::Verdict,
 };
-
-/// A gateway gets this many seconds between a new backend and its first request: Envoy may use a route before it has
-/// the endpoints of a cluster that is new in it, and would answer 503.
-const INTRODUCED: f64 = 1.0;
 
 /// A contested canary keeps its pods for so many seconds after its weight is gone: a controller that has just come to
 /// lead may know of the contest before its cache shows the weight.
@@ -168,9 +164,8 @@ fn walk(view: &View<'_>) -> Move {
         () => had.least(target),
     };
     let wanted = stay.wanted;
-    if view.routed() && !wanted.is_none() && !is_introduced(view) {
-        stay = stay.act((!view.introduced()).then_some(Action::AddToRoutes));
-        return stay.wait(WaitingReason::Introduction, "introducing the canary to the gateway again, at weight 0");
+    if view.routed() && !wanted.is_none() && !view.gateway_knows() {
+        return introduce_again(view, stay);
     }
     stay = stay.act(view.weights(wanted));
     let small = target.is_none() && !enough;
@@ -218,12 +213,10 @@ fn walk(view: &View<'_>) -> Move {
     bake(view, stay, step)
 }
 
-/// The gateway knows the canary. Somebody may have taken it out of the route in mid-run: then it is introduced as at
-/// first, with time for its endpoints.
-fn is_introduced(view: &View<'_>) -> bool {
-    let again = view.before.waiting.as_ref().is_some_and(|waiting| waiting.reason == WaitingReason::Introduction);
-    let settled = !again || view.routes_accepted() && view.waited_for(WaitingReason::Introduction) >= INTRODUCED;
-    view.introduced() && settled
+/// Somebody took the canary, or the whole route, away in mid-run.
+pub(super) fn introduce_again(view: &View<'_>, stay: Move) -> Move {
+    stay.act((!view.introduced()).then_some(Action::AddToRoutes))
+        .wait(WaitingReason::Introduction, "introducing the canary to the gateway again, at weight 0")
 }
 
 fn reached_words(view: &View<'_>, share: Share) -> String {

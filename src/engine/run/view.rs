@@ -6,6 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::super::{Action, Arm, Snapshot, Trouble, WorkloadView, canary_replicas, reasons};
 use crate::api::{Lets, Phase, Policy, RolloutRunSpec, RolloutRunStatus, Share, Stage, Step, WaitingReason};
 
+/// A gateway gets this many seconds between a new backend and its first request: Envoy may use a route before it has
+/// the endpoints of a cluster that is new in it, and would answer 503.
+pub(super) const INTRODUCED: f64 = 1.0;
+
 /// The arguments of a decision, and what follows from them.
 pub(super) struct View<'a> {
     pub policy: &'a Policy,
@@ -42,8 +46,19 @@ impl View<'_> {
         self.before.stage_since.as_ref().map_or(0.0, |since| self.seconds_since(since))
     }
 
+    /// The Deployment that this run releases for.
     pub fn workload(&self) -> Option<&WorkloadView> {
-        self.snapshot.workload.as_ref().filter(|workload| !workload.deleting)
+        self.snapshot.workload.as_ref().filter(|workload| !workload.deleting && !workload.made_anew)
+    }
+
+    /// Whom the traffic goes back to: stable, or what serves of a Deployment that was made anew in mid-run.
+    pub fn home(&self) -> &str {
+        let from = &self.spec.from.hash;
+        let anew = self.snapshot.workload.as_ref().filter(|workload| workload.made_anew && !workload.deleting);
+        let serves = anew
+            .filter(|workload| !workload.active.contains_key(from))
+            .and_then(|workload| workload.newest.as_ref().filter(|hash| workload.active.contains_key(*hash)));
+        serves.unwrap_or(from)
     }
 
     pub fn replicas(&self) -> i32 {
@@ -151,6 +166,11 @@ impl View<'_> {
         self.has_routes() && self.snapshot.routes.iter().all(|route| route.accepted)
     }
 
+    /// No route still waits for its gateway; one that is gone carries nobody.
+    pub fn routes_let_go(&self) -> bool {
+        self.snapshot.routes.iter().all(|route| route.accepted)
+    }
+
     /// What a gateway or a missing route says against it.
     pub fn route_message(&self) -> String {
         let said = self.snapshot.routes.iter().find(|route| !route.accepted);
@@ -212,7 +232,7 @@ impl View<'_> {
             (_, Some(Stage::Tidy)) => None,
             (Some(Phase::Promoting), Some(stage)) if stage >= Stage::Repin => Some(self.spec.to.hash.clone()),
             (Some(phase), _) if phase.is_terminal() => None,
-            _ => Some(self.spec.from.hash.clone()),
+            _ => Some(self.home().to_owned()),
         }
     }
 
@@ -233,7 +253,24 @@ impl View<'_> {
     /// Pins that are there at all.
     pub fn unpins(&self) -> Vec<Action> {
         let pinned = self.snapshot.services.iter().filter(|service| service.hash.is_some());
-        pinned.map(|service| Action::Unpin { service: service.name.clone() }).collect()
+        let pinned = pinned.map(|service| Action::Unpin { service: service.name.clone() });
+        pinned.chain(self.let_strays_go()).collect()
+    }
+
+    /// Our pin would make a Service that was turned elsewhere select nobody.
+    pub fn let_strays_go(&self) -> Vec<Action> {
+        self.snapshot.strays.iter().map(|service| Action::Unpin { service: service.clone() }).collect()
+    }
+
+    /// Until the handover the Deployment's own pods are those of stable: see [`Action::KeepServing`].
+    pub fn keep_serving(&self) -> Option<Action> {
+        let serving = &self.spec.from.hash;
+        let handed_over = self.phase() == Phase::Promoting && self.before.stage >= Some(Stage::HandOver);
+        let workload = self.workload().filter(|workload| workload.paused && workload.replicas > 0 && !handed_over)?;
+        // The canary's may be the Deployment's, where a deletion of the run has orphaned it: it goes by itself.
+        let another = workload.active.keys().any(|hash| hash != serving && *hash != self.spec.to.hash)
+            || !workload.active.is_empty() && !workload.active.contains_key(serving);
+        another.then(|| Action::KeepServing { serving: serving.clone() })
     }
 
     /// Every route has the canary's reference.
@@ -247,6 +284,14 @@ impl View<'_> {
         let sticky = self.policy.spec.sticky.is_some() && (1..100).contains(&share.weight);
         let adds_rules = share.matching.is_some() || share.mirror.is_some() || sticky;
         self.snapshot.troubles.iter().find(|trouble| adds_rules && trouble.reason == reasons::ROUTE_FULL)
+    }
+
+    /// The gateway knows the canary. Somebody may have taken it out of the route in mid-run: then it is introduced as at
+    /// first, with time for its endpoints.
+    pub fn gateway_knows(&self) -> bool {
+        let again = self.before.waiting.as_ref().is_some_and(|waiting| waiting.reason == WaitingReason::Introduction);
+        let settled = !again || self.routes_accepted() && self.waited_for(WaitingReason::Introduction) >= INTRODUCED;
+        self.introduced() && settled
     }
 
     /// Sets this share where the routes differ from it; where the canary is not known yet, it is introduced first.

@@ -151,7 +151,8 @@ impl Sync<'_> {
     fn scale(&mut self) -> bool {
         let active: Vec<Rc<Object>> = self.sets.iter().filter(|set| replicas(set) > 0).cloned().collect();
         let only = match active.as_slice() {
-            [] => self.new_set().or_else(|| self.old_sets().into_iter().max_by_key(|set| revision(set))),
+            // As FindActiveOrLatest has it: not the highest revision, but what was created last.
+            [] => self.new_set().or_else(|| self.old_sets().pop()),
             [one] => Some(Rc::clone(one)),
             _ => None,
         };

@@ -228,6 +228,7 @@ impl Serin {
                 others: Vec::new(),
                 deployment: None,
                 replica_sets: Vec::new(),
+                other_sets: Vec::new(),
                 pods: Vec::new(),
                 services: Vec::new(),
                 endpoint_slices: Vec::new(),

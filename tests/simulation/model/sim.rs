@@ -235,7 +235,7 @@ fn deeds(chance: &mut Prng, routed: bool) -> Vec<(i64, Deed)> {
     let mut deeds = vec![(at, Deed::Release(image(chance, 2)))];
     for number in 3..=2 + chance.below(5) {
         at += chance.between(500, 40_000) as i64;
-        let deed = match chance.below(30) {
+        let deed = match chance.below(36) {
             0..=4 => Deed::Release(image(chance, number)),
             5 => Deed::Undo,
             // By now perhaps a version of the Deployment's history: a ReplicaSet to be borrowed.
@@ -274,6 +274,25 @@ fn deeds(chance: &mut Prng, routed: bool) -> Vec<(i64, Deed)> {
             26 | 27 if routed => {
                 deeds.push((at + chance.between(0, 3_000) as i64, Deed::ResetService));
                 Deed::ResetRoute
+            }
+            30 => Deed::DeleteRun,
+            31 if chance.chance(0.5) => Deed::OrphanRun,
+            31 => {
+                let back = at + chance.between(200, 10_000) as i64;
+                deeds.push((back, Deed::CreateDeployment));
+                Deed::OrphanDeployment
+            }
+            32 if routed => {
+                deeds.push((at + chance.between(200, 20_000) as i64, Deed::CreateService));
+                Deed::DeleteService
+            }
+            33 if routed => {
+                deeds.push((at + chance.between(200, 20_000) as i64, Deed::ResetService));
+                Deed::TurnService
+            }
+            34 if routed => {
+                deeds.push((at + chance.between(200, 20_000) as i64, Deed::CreateRoute));
+                Deed::DeleteRoute
             }
             _ => Deed::Approve,
         };

@@ -2,6 +2,7 @@
 
 mod chart;
 mod configuration;
+mod ends;
 mod gates;
 mod input;
 mod life;
