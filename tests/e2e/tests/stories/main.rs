@@ -5,6 +5,7 @@ mod configuration;
 mod gates;
 mod input;
 mod people;
+mod prometheus;
 mod record;
 mod releases;
 mod routes;
