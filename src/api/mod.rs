@@ -6,6 +6,7 @@
 
 mod gates;
 pub mod names;
+mod prometheus;
 mod record;
 mod rollout;
 mod run;
@@ -15,6 +16,7 @@ mod values;
 mod window;
 
 pub use gates::{GatePoint, GateSpec, HttpGate, JobGate, JobTemplate, Window};
+pub use prometheus::{BasicAuth, PrometheusSource, SecretKey, Trust};
 pub use record::{RolloutRecord, RolloutRecordSpec};
 pub use rollout::{
     Advance, Condition, ConfigKind, Configuration, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise,
@@ -26,6 +28,6 @@ pub use run::{
     RolloutRunStatus, Share, SloStatus, Stage, Version, Waiting, WaitingReason, Weight,
 };
 pub use steps::{Approval, BlueGreen, Method, Mirror, NamedValue, Pods, RequestMatch, StepSpec, Sticky, ValueMatch};
-pub use validate::{Asks, Invalid, Lets, Policy, SloKind, Step, ValidGate, ValidSlo, validate};
+pub use validate::{Asks, Invalid, Lets, Policy, SloKind, Source, Step, ValidGate, ValidSlo, validate};
 pub use values::{Millis, Pattern, Percent};
 pub use window::ValidWindow;

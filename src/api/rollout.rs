@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     gates::GateSpec,
+    prometheus::PrometheusSource,
     run::{Phase, Share, SloStatus, Weight},
     steps::{Pods, StepSpec, Sticky},
     values::{Millis, Pattern, Percent},
@@ -215,11 +216,16 @@ pub struct RouteRef {
 }
 
 /// Where request counts come from.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.scrape) != has(self.prometheus)").message("counts come from the pods or from Prometheus: give exactly one of scrape and prometheus"))]
 pub struct Telemetry {
     /// Read the pods' own metrics, straight from the pods.
-    pub scrape: Scrape,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrape: Option<Scrape>,
+    /// Ask Prometheus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<PrometheusSource>,
     /// The counter of requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<RequestsRef>,

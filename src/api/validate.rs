@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use super::{
     gates::{GatePoint, GateSpec, HttpGate, JobGate},
-    rollout::{Otherwise, RolloutSpec, SloSpec},
+    prometheus::PrometheusSource,
+    rollout::{Otherwise, RolloutSpec, Scrape, SloSpec, Telemetry},
     steps::{BlueGreen, Mirror, Pods, RequestMatch, StepSpec},
     values::{Millis, Percent},
     window::ValidWindow,
@@ -22,8 +23,29 @@ pub struct Policy {
     pub steps: Vec<Step>,
     /// In the order they are asked in.
     pub gates: Vec<ValidGate>,
+    /// Where counts come from.
+    pub source: Source,
     /// The spec it came from: names, limits, telemetry.
     pub spec: RolloutSpec,
+}
+
+/// Where counts come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// The pods themselves.
+    Pods(Scrape),
+    /// Prometheus.
+    Prometheus(PrometheusSource),
+}
+
+impl Source {
+    /// Time between two readings.
+    pub fn interval(&self) -> Millis {
+        match self {
+            Self::Pods(scrape) => scrape.interval,
+            Self::Prometheus(prometheus) => prometheus.interval,
+        }
+    }
 }
 
 /// A gate.
@@ -143,9 +165,46 @@ pub fn validate(spec: &RolloutSpec) -> Result<Policy, Invalid> {
         alpha: 1.0 - spec.confidence.ratio(),
         slos: slos(spec)?,
         gates: gates(spec, steps.len())?,
+        source: source(&spec.telemetry)?,
         steps,
         spec: spec.clone(),
     })
+}
+
+fn source(telemetry: &Telemetry) -> Result<Source, Invalid> {
+    match (&telemetry.scrape, &telemetry.prometheus) {
+        (Some(scrape), None) => Ok(Source::Pods(scrape.clone())),
+        (None, Some(prometheus)) => prometheus_source(prometheus),
+        (None, None) => Err(invalid("telemetry", "exactly one of scrape and prometheus", "none")),
+        (Some(_), Some(_)) => Err(invalid("telemetry", "exactly one of scrape and prometheus", "both")),
+    }
+}
+
+fn prometheus_source(prometheus: &PrometheusSource) -> Result<Source, Invalid> {
+    let field = |name: &str| format!("telemetry.prometheus.{name}");
+    let address = &prometheus.address;
+    let rest = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or_default();
+    if rest.is_empty() || rest.starts_with('/') || rest.contains(['@', '?', '#']) {
+        let expected = "http:// or https:// and a host, without user, query and fragment";
+        return Err(invalid(field("address"), expected, address));
+    }
+    if !(1000..=60_000).contains(&prometheus.interval.0) {
+        return Err(invalid(field("interval"), "between 1s and 1m", prometheus.interval));
+    }
+    for (name, label) in [("namespaceLabel", &prometheus.namespace_label), ("podLabel", &prometheus.pod_label)] {
+        let named = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !label.starts_with("__");
+        if !named || !label.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            return Err(invalid(field(name), "the name of a label", label));
+        }
+    }
+    let secret = prometheus.bearer_token.is_some() || prometheus.basic_auth.is_some();
+    if prometheus.bearer_token.is_some() && prometheus.basic_auth.is_some() {
+        return Err(invalid(field("bearerToken"), "bearerToken or basicAuth", "both"));
+    }
+    if (secret || prometheus.tls.is_some()) && !address.starts_with("https://") {
+        return Err(invalid(field("address"), "https://, for tls, bearerToken and basicAuth", address));
+    }
+    Ok(Source::Prometheus(prometheus.clone()))
 }
 
 fn gates(spec: &RolloutSpec, steps: usize) -> Result<Vec<ValidGate>, Invalid> {
@@ -335,6 +394,24 @@ mod tests {
         serde_json::from_value(value).expect("a spec")
     }
 
+    fn from_prometheus(value: &mut Value, field: &str, with: Value) {
+        value["telemetry"].as_object_mut().expect("object").remove("scrape");
+        value["telemetry"]["prometheus"] = json!({"address": "http://prometheus.shop.svc:9090"});
+        value["telemetry"]["prometheus"][field] = with;
+    }
+
+    #[test]
+    fn prometheus_is_asked_each_five_seconds_by_the_usual_labels() {
+        let asked = validate(&spec(|v| from_prometheus(v, "interval", json!("5s")))).expect("valid");
+        let short =
+            validate(&spec(|v| from_prometheus(v, "address", json!("https://a/select/0/prometheus")))).expect("valid");
+        for policy in [asked, short] {
+            let Source::Prometheus(source) = policy.source else { panic!("{:?}", policy.source) };
+            assert_eq!((source.interval, source.pod_label.as_str()), (Millis::seconds(5), "pod"));
+            assert_eq!(source.namespace_label, "namespace");
+        }
+    }
+
     #[test]
     fn the_example_policy_is_valid_and_has_its_defaults() {
         let policy = validate(&spec(|_| {})).expect("valid");
@@ -346,7 +423,21 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named_with_what_it_should_be() {
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 11] = [
+        let cases: [(&str, Change); 17] = [
+            ("spec.telemetry: expected exactly one of scrape and prometheus, found none", |v| {
+                v["telemetry"].as_object_mut().expect("object").remove("scrape");
+            }),
+            ("spec.telemetry: expected exactly one of scrape and prometheus, found both", |v| {
+                v["telemetry"]["prometheus"] = json!({"address": "http://prometheus"});
+            }),
+            ("prometheus.address: expected http:// or https://", |v| from_prometheus(v, "address", json!("ftp://a"))),
+            ("prometheus.interval: expected between 1s and 1m", |v| from_prometheus(v, "interval", json!("500ms"))),
+            ("prometheus.podLabel: expected the name of a label", |v| {
+                from_prometheus(v, "podLabel", json!("pod-name"))
+            }),
+            ("prometheus.address: expected https://, for tls", |v| {
+                from_prometheus(v, "bearerToken", json!({"name": "a", "key": "b"}));
+            }),
             ("weight before", |v| v["steps"] = json!([{"weight": 25}, {"weight": 5}])),
             ("from 1 to 100", |v| v["steps"] = json!([{"weight": 101}])),
             ("at least one step", |v| v["steps"] = json!([])),

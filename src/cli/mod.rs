@@ -157,6 +157,14 @@ struct ControllerArgs {
     /// File of CA certificates (PEM) to trust HTTPS gates by, besides those of the system.
     #[arg(long, env = "SERIN_GATE_CA")]
     gate_ca: Option<std::path::PathBuf>,
+    /// Hosts that Rollouts may name as the address of Prometheus, comma separated, as for gates; Services of the Rollout's
+    /// own namespace may be named without.
+    #[arg(long, env = "SERIN_TELEMETRY_HOSTS", value_delimiter = ',')]
+    telemetry_hosts: Vec<String>,
+    /// Read Secrets that Rollouts name for Prometheus. Only where an admission policy sees to it that their authors may
+    /// read them (the chart has it).
+    #[arg(long, env = "SERIN_TELEMETRY_SECRETS")]
+    telemetry_secrets: bool,
     /// Format of the logs.
     #[arg(long, env = "SERIN_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -202,6 +210,10 @@ fn on_runtime<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, Str
     runtime.map_err(|error| format!("could not start: {error}"))?.block_on(work)
 }
 
+fn hosts(listed: Vec<String>) -> controller::AllowedHosts {
+    controller::AllowedHosts(listed.into_iter().filter(|host| !host.is_empty()).collect())
+}
+
 fn controller(args: ControllerArgs) -> Result<(), String> {
     let filter =
         tracing_subscriber::EnvFilter::try_new(&args.log).map_err(|error| format!("--log {}: {error}", args.log))?;
@@ -228,8 +240,10 @@ fn controller(args: ControllerArgs) -> Result<(), String> {
                 ConfigurationArg::Secret => ConfigKind::Secret,
             })
             .collect(),
-        gate_hosts: controller::AllowedHosts(args.gate_hosts.into_iter().filter(|host| !host.is_empty()).collect()),
         gate_ca: args.gate_ca,
+        gate_hosts: hosts(args.gate_hosts),
+        telemetry_hosts: hosts(args.telemetry_hosts),
+        telemetry_secrets: args.telemetry_secrets,
     };
     on_runtime(async { controller::run(settings).await.map_err(|error| error.to_string()) })
 }

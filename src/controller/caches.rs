@@ -329,6 +329,11 @@ impl Namespace {
         self.pods.state_filter(|pod| pod.hash() == Some(hash))
     }
 
+    /// A Service as the cache has it.
+    pub fn service(&self, name: &str) -> Option<Arc<Service>> {
+        self.services.get(&ObjectRef::new(name).within(&self.name))
+    }
+
     /// A run as the cache has it.
     pub fn run(&self, name: &str) -> Option<Arc<RolloutRun>> {
         self.runs.get(&ObjectRef::new(name).within(&self.name))

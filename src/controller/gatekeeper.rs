@@ -16,7 +16,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::send::Leading;
+use super::{hosts::AllowedHosts, send::Leading};
 use crate::{
     api::{Asks, HttpGate, JobGate, Policy, RolloutRun, names},
     engine::{GateAnswer, Gates},
@@ -32,28 +32,6 @@ const PAUSE: Duration = Duration::from_secs(2);
 const SHOWN: usize = 500;
 /// More of an HTTP answer is not read.
 const MOST_READ: usize = 64 * 1024;
-
-/// Hosts that HTTP gates may reach, as the operator's configuration has them: `checks.example.com`, `*.example.com`, each
-/// with `:PORT` or without (then any port).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AllowedHosts(pub Vec<String>);
-
-impl AllowedHosts {
-    /// It may be reached.
-    pub fn allow(&self, host: &str, port: u16) -> bool {
-        self.0.iter().any(|allowed| {
-            let (name, of_port) = match allowed.rsplit_once(':') {
-                Some((name, of_port)) => (name, Some(of_port)),
-                None => (allowed.as_str(), None),
-            };
-            let named = match name.strip_prefix("*.") {
-                Some(domain) => host.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
-                None => host.eq_ignore_ascii_case(name),
-            };
-            named && of_port.is_none_or(|of_port| of_port == port.to_string())
-        })
-    }
-}
 
 type Key = (String, String, u32);
 
@@ -412,24 +390,6 @@ async fn begin(mut answer: reqwest::Response) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_hosts_of_the_configuration_are_reached() {
-        let hosts = AllowedHosts(vec!["checks.example.com".into(), "*.corp.example:8443".into()]);
-        for (host, port, may) in [
-            ("checks.example.com", 80, true),
-            ("CHECKS.example.com", 443, true),
-            ("evil.example.com", 80, false),
-            ("checks.example.com.evil.com", 80, false),
-            ("a.corp.example", 8443, true),
-            ("a.corp.example", 80, false),
-            ("corp.example", 8443, false),
-            ("evilcorp.example", 8443, false),
-        ] {
-            assert_eq!(hosts.allow(host, port), may, "{host}:{port}");
-        }
-        assert!(!AllowedHosts::default().allow("localhost", 80), "nothing is allowed by default");
-    }
 
     /// An HTTP server on loopback that gives each caller `answer`, over TLS if it has a configuration for it; counts them.
     fn server(

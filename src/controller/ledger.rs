@@ -7,18 +7,8 @@ use super::look;
 use crate::{
     api::{Policy, RolloutRunStatus, SloKind},
     evidence::{Count, Fold, PodTick, Slo, Tick, Watch},
-    telemetry::{Arm, ArmCounts, DeltaSettings, Deltas, LatencyCount, PodDelta, PodScrape, TickCounts},
+    telemetry::{Arm, ArmCounts, DeltaSettings, Deltas, LatencyCount, PodDelta, Round, TickCounts},
 };
-
-/// One reading of all pods of both arms.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Reading {
-    pub scrapes: Vec<PodScrape>,
-    /// What the first pod that could not be read said.
-    pub fault: Option<String>,
-    /// What no pod has, though the policy asks for it.
-    pub gap: Option<String>,
-}
 
 /// What is kept of a run's counts: enough to go on exactly after a restart.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -34,20 +24,36 @@ impl Ledger {
         Self { deltas: Deltas::new(settings), fold: Fold::new(&watches(policy), policy.alpha, policy.steps.len()) }
     }
 
-    /// One reading, and the run's status at that time, into the fold. Returns the tick that it made.
-    pub fn read(&mut self, policy: &Policy, status: &RolloutRunStatus, reading: &Reading, now: Timestamp) -> Tick {
+    /// A round of readings, the run's status at that time, and the percent that was due to the canary while what is new was
+    /// counted. Returns the tick that it made.
+    pub fn read(
+        &mut self,
+        policy: &Policy,
+        status: &RolloutRunStatus,
+        round: &Round,
+        due: f64,
+        now: Timestamp,
+    ) -> Tick {
         let at = now.as_millisecond();
-        let counts = self.deltas.observe(at as f64 / 1000.0, &reading.scrapes);
+        let counts = self.deltas.observe(at as f64 / 1000.0, &round.pods);
         let pods = |arm: Option<&ArmCounts>| arm.map(|arm| arm.pods.iter().map(|pod| pod_tick(policy, pod)).collect());
         let tick = Tick {
             at,
-            interval: u32::try_from(policy.spec.telemetry.scrape.interval.0).unwrap_or(u32::MAX),
+            interval: thousandths(round.seconds),
             step: status.step.saturating_sub(1),
-            due: thousandths(look::due_percent(policy, status)),
+            due: thousandths(due),
             canary: pods(counts.canary.as_ref()),
             stable: pods(counts.stable.as_ref()),
-            blind: blind(reading, &counts),
+            blind: blind(round, &counts),
         };
+        self.fold.fold(&tick);
+        tick
+    }
+
+    /// Nothing could be read, and why. Returns the tick that it made: one without counts.
+    pub fn miss(&mut self, status: &RolloutRunStatus, why: String, now: Timestamp) -> Tick {
+        let tick =
+            Tick { at: now.as_millisecond(), step: status.step.saturating_sub(1), blind: Some(why), ..Tick::default() };
         self.fold.fold(&tick);
         tick
     }
@@ -68,10 +74,10 @@ pub fn watches(policy: &Policy) -> Vec<Watch> {
     policy.slos.iter().map(|valid| slo(valid).into()).collect()
 }
 
-/// Percent in thousandths.
-pub fn thousandths(percent: f64) -> u32 {
+/// Percent, or seconds, in thousandths.
+pub fn thousandths(number: f64) -> u32 {
     // A float that does not fit becomes the nearest number that does.
-    (percent * 1000.0).round() as u32
+    (number * 1000.0).round() as u32
 }
 
 /// A pod's counts in the order of the SLOs.
@@ -89,12 +95,12 @@ fn pod_tick(policy: &Policy, pod: &PodDelta) -> PodTick {
 }
 
 /// Why there are no counts to judge by.
-fn blind(reading: &Reading, counts: &TickCounts) -> Option<String> {
-    let of = |arm| reading.scrapes.iter().any(|scrape| scrape.arm == arm);
+fn blind(round: &Round, counts: &TickCounts) -> Option<String> {
+    let of = |arm| round.pods.iter().any(|scrape| scrape.arm == arm);
     let unread = counts.canary.is_none() && of(Arm::Canary) || counts.stable.is_none() && of(Arm::Stable);
-    match (unread, &reading.fault) {
+    match (unread, &round.fault) {
         (true, Some(fault)) => Some(fault.clone()),
-        _ => reading.gap.clone(),
+        _ => round.gap.clone(),
     }
 }
 
@@ -104,7 +110,7 @@ mod tests {
     use crate::{
         api::{Phase, validate},
         evidence::Verdict,
-        telemetry::PodCounts,
+        telemetry::{PodCounts, PodScrape},
     };
 
     fn policy() -> Policy {
@@ -129,6 +135,10 @@ mod tests {
         PodScrape { pod: pod.to_owned(), arm, born_before_run: arm == Arm::Stable, counts: Some(counts) }
     }
 
+    fn round(pods: Vec<PodScrape>) -> Round {
+        Round { pods, seconds: 1.0, since: f64::INFINITY, fault: None, gap: None }
+    }
+
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + second).expect("in range")
     }
@@ -144,11 +154,11 @@ mod tests {
             ..RolloutRunStatus::default()
         };
         (status.weight.wanted, status.weight.set) = (5, 5);
-        let reading = |scrapes: Vec<PodScrape>| Reading { scrapes, ..Reading::default() };
-        ledger.read(&policy, &status, &reading(vec![scrape("s", Arm::Stable, 1000, 10, 30)]), at(0));
+        let first = round(vec![scrape("s", Arm::Stable, 1000, 10, 30)]);
+        ledger.read(&policy, &status, &first, look::due_percent(&policy, &status), at(0));
         // When both arms were read again:
         let scrapes = vec![scrape("s", Arm::Stable, 1190, 11, 34), scrape("c", Arm::Canary, 10, 2, 1)];
-        let tick = ledger.read(&policy, &status, &reading(scrapes), at(1));
+        let tick = ledger.read(&policy, &status, &round(scrapes), look::due_percent(&policy, &status), at(1));
         // Then:
         let counts = |slow, errors, total| vec![Count { bad: slow, total }, Count { bad: errors, total }];
         assert_eq!(tick.canary.unwrap(), [PodTick { pod: "c".into(), requests: 10, counts: counts(1, 2, 10) }]);
@@ -168,12 +178,12 @@ mod tests {
                 scrape("s", Arm::Stable, 10 * requests, 0, 0),
                 scrape("c", Arm::Canary, requests, requests / 2, 0),
             ];
-            let reading = Reading { scrapes, ..Reading::default() };
+            let round = round(scrapes);
             let saved = serde_json::to_string(&loaded).unwrap();
             loaded = serde_json::from_str(&saved).unwrap();
             assert_eq!(
-                loaded.read(&policy, &status, &reading, at(second)),
-                ledger.read(&policy, &status, &reading, at(second))
+                loaded.read(&policy, &status, &round, 5.0, at(second)),
+                ledger.read(&policy, &status, &round, 5.0, at(second))
             );
         }
         assert_eq!(serde_json::to_string(&loaded).unwrap(), serde_json::to_string(&ledger).unwrap());
@@ -184,15 +194,19 @@ mod tests {
     #[test]
     fn what_could_not_be_read_says_why() {
         let (policy, mut ledger) = (policy(), Ledger::new(&policy()));
-        let mut reading = Reading { scrapes: vec![scrape("s", Arm::Stable, 1, 0, 0)], ..Reading::default() };
-        reading.scrapes.push(PodScrape { counts: None, ..scrape("c", Arm::Canary, 0, 0, 0) });
-        reading.fault = Some("c refuses connections".into());
-        reading.gap = Some("no such metric".into());
+        let mut round = round(vec![scrape("s", Arm::Stable, 1, 0, 0)]);
+        round.pods.push(PodScrape { counts: None, ..scrape("c", Arm::Canary, 0, 0, 0) });
+        round.fault = Some("c refuses connections".into());
+        round.gap = Some("no such metric".into());
         let status = RolloutRunStatus::default();
-        let tick = ledger.read(&policy, &status, &reading, at(0));
+        let tick = ledger.read(&policy, &status, &round, 5.0, at(0));
         assert_eq!((tick.canary, tick.blind), (None, Some("c refuses connections".into())));
         // One of two pods is enough to go by.
-        reading.scrapes.push(scrape("d", Arm::Canary, 0, 0, 0));
-        assert_eq!(ledger.read(&policy, &status, &reading, at(1)).blind, Some("no such metric".into()));
+        round.pods.push(scrape("d", Arm::Canary, 0, 0, 0));
+        assert_eq!(ledger.read(&policy, &status, &round, 5.0, at(1)).blind, Some("no such metric".into()));
+        // Nothing at all is no zero.
+        let tick = ledger.miss(&status, "Prometheus is away".into(), at(2));
+        assert_eq!((tick.canary, tick.stable, tick.blind), (None, None, Some("Prometheus is away".into())));
+        assert_eq!(ledger.fold().blind(), Some("Prometheus is away"));
     }
 }

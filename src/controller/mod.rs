@@ -5,6 +5,7 @@
 
 mod caches;
 mod gatekeeper;
+mod hosts;
 mod keeper;
 mod lease;
 mod ledger;
@@ -12,14 +13,16 @@ mod look;
 mod metrics;
 mod observe;
 mod plan;
+mod reader;
 mod send;
 mod sensor;
 mod serve;
 mod shell;
 mod start;
+mod weights;
 mod world;
 
-pub use gatekeeper::AllowedHosts;
+pub use hosts::AllowedHosts;
 pub use ledger::{thousandths, watches};
 pub use look::{Looked, Moved, due_percent, look_after, move_run, seen, to_close};
 pub use observe::{Seen, arm_of, governed_workload, observe, troubles};

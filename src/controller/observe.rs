@@ -375,8 +375,9 @@ pub fn troubles(world: &World, run: Option<&RolloutRun>) -> Vec<Trouble> {
             ),
         );
     }
-    let port = &spec.telemetry.scrape.port;
-    if template::port(&deployment.spec.template, port).is_none() {
+    if let Some(port) = spec.telemetry.scrape.as_ref().map(|scrape| &scrape.port)
+        && template::port(&deployment.spec.template, port).is_none()
+    {
         let found = template::port_names(&deployment.spec.template).join(", ");
         say(
             reasons::METRICS_PORT_MISSING,

@@ -1,4 +1,4 @@
-//! A run's eyes: scrapes the arms' pods at the policy's rhythm, apart from the decisions, so that pods that hang or lie
+//! A run's eyes: reads the arms' pods at the policy's rhythm, apart from the decisions, so that pods that hang or lie
 //! never delay one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,21 +8,19 @@ use tokio::task::JoinHandle;
 
 use super::{
     caches::Namespace,
-    ledger::{Ledger, Reading},
+    ledger::Ledger,
     look::{self, Moved},
     observe::{Seen, arm_of},
+    reader::{Member, Reader, seconds},
+    weights::Weights,
 };
 use crate::{
-    api::{Policy, RolloutRun, SloKind},
+    api::{Policy, RolloutRun, RolloutRunStatus, SloKind},
     record::{Inputs, Part, Recorder},
-    telemetry::{
-        CounterQuery, LatencyQuery, MAX_PODS_PER_ARM, Matcher, MatcherError, PodCounts, PodScrape, Query, Scraper,
-        Target, pick, shared_gaps,
-    },
-    workload::{Pod, template},
+    telemetry::{CounterQuery, LatencyQuery, Look, Matcher, MatcherError, Query},
 };
 
-/// What the scraping task and the decisions share.
+/// What the reading task and the decisions share.
 struct Shared {
     ledger: Ledger,
     recorder: Recorder,
@@ -52,9 +50,8 @@ impl Sensor {
     pub fn start(
         run: &RolloutRun,
         policy: &Policy,
-        port: u16,
+        reader: Reader,
         namespace: Arc<Namespace>,
-        scraper: Arc<Scraper>,
         tick: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, SensorError> {
         let query = query(policy)?;
@@ -62,23 +59,21 @@ impl Sensor {
         let ledger = saved.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| Ledger::new(policy));
         let recorder = Recorder::new(nanoseconds(Timestamp::now()), ledger.fold());
         let shared = Arc::new(Mutex::new(Shared { ledger, recorder }));
-        let looking = Looking {
+        let mut looking = Looking {
             run: run.clone(),
             policy: policy.clone(),
-            port,
             query,
             namespace,
-            scraper,
+            reader,
+            weights: Weights::default(),
             shared: Arc::clone(&shared),
         };
         let task = tokio::spawn(async move {
-            let interval = looking.policy.spec.telemetry.scrape.interval.duration();
-            let mut clock = tokio::time::interval(interval);
+            let mut clock = tokio::time::interval(looking.policy.source.interval().duration());
             clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 clock.tick().await;
-                let reading = looking.look().await;
-                looking.keep(&reading);
+                looking.look().await;
                 tick();
             }
         });
@@ -147,80 +142,65 @@ fn query(policy: &Policy) -> Result<Query, MatcherError> {
     Ok(Query { requests, latencies })
 }
 
-/// What the scraping task works with.
+/// What the reading task works with.
 struct Looking {
     run: RolloutRun,
     policy: Policy,
-    port: u16,
     query: Query,
     namespace: Arc<Namespace>,
-    scraper: Arc<Scraper>,
+    reader: Reader,
+    weights: Weights,
     shared: Arc<Mutex<Shared>>,
 }
 
 impl Looking {
-    /// One reading of all pods.
-    async fn look(&self) -> Reading {
-        let spec = &self.run.spec;
-        let pods = [&spec.from.hash, &spec.to.hash].into_iter().flat_map(|hash| self.namespace.pods_with(hash));
-        let pods: Vec<Arc<Pod>> =
-            pods.filter(|pod| pod.status.phase == "Running" && !pod.status.pod_ip.is_empty()).collect();
-        let targets = pick(&pods.iter().filter_map(|pod| self.target(pod)).collect::<Vec<_>>(), MAX_PODS_PER_ARM);
-        let read = self.scraper.scrape(&targets, &self.query).await;
-        let began = self.run.metadata.creation_timestamp.clone();
-        let old = |uid: &str| {
-            let pod = pods.iter().find(|pod| pod.metadata.uid.as_deref() == Some(uid));
-            pod.is_some_and(|pod| pod.metadata.creation_timestamp < began)
-        };
-        let mut fault = None;
-        let mut scrapes = Vec::new();
-        let mut counts: Vec<PodCounts> = Vec::new();
-        for (index, result) in read {
-            let Some(target) = targets.get(index) else { continue };
-            let read = match result {
-                Ok(read) => {
-                    counts.push(read.clone());
-                    Some(read)
-                }
-                Err(error) => {
-                    fault = fault.or(Some(error.to_string()));
-                    None
-                }
-            };
-            scrapes.push(PodScrape {
-                pod: target.pod.clone(),
-                arm: target.arm,
-                born_before_run: old(&target.pod),
-                counts: read,
-            });
-        }
-        let gap = shared_gaps(&counts).first().map(ToString::to_string);
-        Reading { scrapes, fault, gap }
-    }
-
-    fn target(&self, pod: &Pod) -> Option<Target> {
-        Some(Target {
-            pod: pod.metadata.uid.clone()?,
-            arm: arm_of(pod, &self.run)?,
-            ip: pod.status.pod_ip.parse().ok()?,
-            port: self.port,
-            path: self.policy.spec.telemetry.scrape.path.clone(),
-        })
-    }
-
-    /// Puts it into the ledger, with the run's status as it is now.
-    fn keep(&self, reading: &Reading) {
-        let run = self.run.metadata.name.as_deref().and_then(|name| self.namespace.run(name));
-        let status = run.and_then(|run| run.status.clone()).unwrap_or_default();
+    /// One reading of all pods, put into the ledger with the run's status as it is then.
+    async fn look(&mut self) {
+        let weight = self.note_weight(&self.status());
+        let members = self.members();
+        let look = self.reader.look(&members, &self.query, weight > 0.0 && weight < 100.0).await;
+        let status = self.status();
+        self.note_weight(&status);
         let now = Timestamp::now();
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let Shared { ledger, recorder } = &mut *shared;
-        let tick = ledger.read(&self.policy, &status, reading, now);
+        let tick = match look {
+            Look::Round(round) => {
+                let due = self.weights.least_since(round.since);
+                ledger.read(&self.policy, &status, &round, due, now)
+            }
+            Look::Blind(why) => ledger.miss(&status, why, now),
+            Look::Nothing => return,
+        };
         recorder.tick(nanoseconds(now), ledger.fold(), &tick);
     }
-}
 
-/// The number of the port to scrape, from the Deployment's template.
-pub(super) fn port_of(template: &serde_json::Value, policy: &Policy) -> Option<u16> {
-    template::port(template, &policy.spec.telemetry.scrape.port)
+    /// Pods that run.
+    fn members(&self) -> Vec<Member> {
+        let spec = &self.run.spec;
+        let began = &self.run.metadata.creation_timestamp;
+        let pods = [&spec.from.hash, &spec.to.hash].into_iter().flat_map(|hash| self.namespace.pods_with(hash));
+        let pods = pods.filter(|pod| pod.status.phase == "Running" && !pod.status.pod_ip.is_empty());
+        let member = |pod: Arc<crate::workload::Pod>| {
+            Some(Member {
+                uid: pod.metadata.uid.clone()?,
+                arm: arm_of(&pod, &self.run)?,
+                born_before_run: pod.metadata.creation_timestamp < *began,
+                pod,
+            })
+        };
+        pods.filter_map(member).collect()
+    }
+
+    fn status(&self) -> RolloutRunStatus {
+        let run = self.run.metadata.name.as_deref().and_then(|name| self.namespace.run(name));
+        run.and_then(|run| run.status.clone()).unwrap_or_default()
+    }
+
+    /// The canary's weight now.
+    fn note_weight(&mut self, status: &RolloutRunStatus) -> f64 {
+        let weight = look::due_percent(&self.policy, status);
+        self.weights.note(seconds(Timestamp::now()), weight);
+        weight
+    }
 }

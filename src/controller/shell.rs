@@ -23,14 +23,14 @@ use super::{
     metrics::Metrics,
     observe::Seen,
     plan::{PlanError, plan},
+    reader::Sources,
     send::{SendError, Sender},
-    sensor::{Sensor, SensorError, port_of},
+    sensor::{Sensor, SensorError},
     world::{World, Write},
 };
 use crate::{
     api::{Policy, Rollout, RolloutRun, RolloutRunStatus, validate},
     engine::{Action, Latch, Note, reasons},
-    telemetry::Scraper,
 };
 
 /// While a run is under way it is looked at this often at least.
@@ -47,7 +47,7 @@ const SAVE_LEDGER: Duration = Duration::from_secs(10);
 pub(super) struct Shell {
     pub caches: Caches,
     pub sender: Sender,
-    pub scraper: Arc<Scraper>,
+    pub sources: Arc<Sources>,
     pub gatekeeper: Arc<Gatekeeper>,
     /// For what may repeat; see `tell`.
     pub recorder: Recorder,
@@ -298,17 +298,9 @@ impl Look<'_> {
         let uid = run.uid().unwrap_or_default();
         if !sensors.contains_key(&uid) {
             let template = self.world.deployment.as_ref().map(|deployment| &deployment.spec.template);
-            let Some(port) = template.and_then(|template| port_of(template, policy)) else {
-                return Ok((Seen::default(), 0, None));
-            };
-            let sensor = Sensor::start(
-                run,
-                policy,
-                port,
-                Arc::clone(self.namespace),
-                Arc::clone(&self.shell.scraper),
-                self.trigger(),
-            )?;
+            let reader = template.and_then(|template| self.shell.sources.reader(run, policy, template, self.namespace));
+            let Some(reader) = reader else { return Ok((Seen::default(), 0, None)) };
+            let sensor = Sensor::start(run, policy, reader, Arc::clone(self.namespace), self.trigger())?;
             let about = keeper::About::of(run, self.now);
             sensors.insert(uid.clone(), Watched { sensor, about, saved: Instant::now(), figures: Instant::now() });
         }

@@ -16,9 +16,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     caches::Caches,
-    gatekeeper::{AllowedHosts, Gatekeeper, GatekeeperError},
+    gatekeeper::{Gatekeeper, GatekeeperError},
+    hosts::AllowedHosts,
     lease::Election,
     metrics::Metrics,
+    reader::Sources,
     send::{Leading, Sender},
     serve::serve,
     shell::{Shell, failed, reconcile},
@@ -26,7 +28,7 @@ use super::{
 use crate::{
     api::{ConfigKind, Rollout, names},
     engine::Latch,
-    telemetry::{ScrapeSettings, Scraper, ScraperError},
+    telemetry::{Memory, ScrapeSettings, Scraper, ScraperError},
 };
 
 /// How the controller runs.
@@ -50,6 +52,10 @@ pub struct Settings {
     pub gate_hosts: AllowedHosts,
     /// A file of CA certificates (PEM) that HTTPS gates are trusted by, besides those of the system.
     pub gate_ca: Option<PathBuf>,
+    /// Hosts that Rollouts may name as the address of Prometheus, besides Services of their own namespace.
+    pub telemetry_hosts: AllowedHosts,
+    /// Secrets that Rollouts name for Prometheus may be read.
+    pub telemetry_secrets: bool,
 }
 
 /// Why the controller could not run, or ended.
@@ -157,7 +163,14 @@ async fn govern_all(
     leading: Leading,
 ) -> Result<(), StartError> {
     let reporter = Reporter { controller: names::MANAGER.into(), instance: Some(settings.identity.clone()) };
-    let scraper = Arc::new(Scraper::new(ScrapeSettings::default())?);
+    let memory = Memory::default();
+    let sources = Arc::new(Sources {
+        client: client.clone(),
+        scraper: Scraper::new(ScrapeSettings::default(), memory.clone())?,
+        memory,
+        hosts: settings.telemetry_hosts.clone(),
+        secrets: settings.telemetry_secrets,
+    });
     let trust = settings.gate_ca.as_deref();
     let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), settings.gate_hosts.clone(), trust, leading.clone())?);
     let scopes = match settings.namespaces.as_slice() {
@@ -171,7 +184,7 @@ async fn govern_all(
             sender: Sender { client: client.clone(), leading: leading.clone(), metrics: Arc::clone(&metrics) },
             recorder: Recorder::new(client.clone(), reporter.clone()),
             reporter: reporter.clone(),
-            scraper: Arc::clone(&scraper),
+            sources: Arc::clone(&sources),
             gatekeeper: Arc::clone(&gatekeeper),
             metrics: Arc::clone(&metrics),
             latch: settings.latch,

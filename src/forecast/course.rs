@@ -96,7 +96,7 @@ pub fn rules(policy: &Policy) -> Rules {
         alpha: policy.alpha,
         slos: policy.slos.len(),
         steps: policy.steps.len(),
-        interval: policy.spec.telemetry.scrape.interval.as_secs_f64(),
+        interval: policy.source.interval().as_secs_f64(),
     }
 }
 

@@ -12,6 +12,8 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
+use super::query::Readings;
+
 /// What is taken from one pod. Beyond it: an error, never a guess from a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -62,6 +64,8 @@ pub enum ExpositionError {
     NotMetrics { line: usize, excerpt: String },
     #[error("line {line}: expected {expected}, found {found} in `{excerpt}`; {advice}")]
     Line { line: usize, expected: &'static str, found: String, excerpt: String, advice: &'static str },
+    #[error("expected {expected}, found {found} in `{excerpt}`; {advice}")]
+    Series { expected: &'static str, found: String, excerpt: String, advice: &'static str },
 }
 
 /// What a `# TYPE` line says.
@@ -101,13 +105,14 @@ impl Kind {
     }
 }
 
-/// One line, read. A label that is not there is the same as an empty one, as in PromQL.
+/// One series, read. A label that is not there is the same as an empty one, as in PromQL.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    pub line: usize,
+    /// Where it stands in a text; `None`: it comes from elsewhere.
+    pub line: Option<usize>,
     pub labels: HashMap<String, String>,
     pub value: f64,
-    /// The line as it stands, shortened, for messages.
+    /// As it stands, shortened, for messages.
     pub excerpt: String,
 }
 
@@ -116,9 +121,13 @@ impl Series {
         self.labels.get(name).map_or("", String::as_str)
     }
 
-    /// An error about this line.
+    /// An error about this series.
     pub fn fault(&self, expected: &'static str, found: String, advice: &'static str) -> ExpositionError {
-        ExpositionError::Line { line: self.line, expected, found, excerpt: self.excerpt.clone(), advice }
+        let excerpt = self.excerpt.clone();
+        match self.line {
+            Some(line) => ExpositionError::Line { line, expected, found, excerpt, advice },
+            None => ExpositionError::Series { expected, found, excerpt, advice },
+        }
     }
 }
 
@@ -195,31 +204,6 @@ impl<'a> Exposition<'a> {
         self.ends_with_eof
     }
 
-    /// Whether the text knows this name: by a series, sound or not, or by `# TYPE` or `# HELP`.
-    pub fn knows(&self, name: &str) -> bool {
-        self.metrics.contains_key(name)
-    }
-
-    /// The type that the text declares for this name, wherever the `# TYPE` line stands.
-    pub fn kind(&self, name: &str) -> Result<Option<Kind>, ExpositionError> {
-        match self.metrics.get(name) {
-            Some(Metric { conflict: Some(conflict), .. }) => Err(conflict.clone()),
-            Some(metric) => Ok(metric.kind),
-            None => Ok(None),
-        }
-    }
-
-    /// All series of this exact name (`x_bucket`, not `x`), empty when there are none.
-    pub fn series(&self, name: &str) -> Result<Vec<Series>, ExpositionError> {
-        let Some(metric) = self.metrics.get(name) else {
-            return Ok(Vec::new());
-        };
-        match &metric.fault {
-            Some(fault) => Err(fault.clone()),
-            None => read_lines(&metric.lines),
-        }
-    }
-
     fn declare(&mut self, number: usize, line: &'a str) {
         let Some(rest) = line.strip_prefix('#').filter(|rest| rest.starts_with(BLANK)) else {
             return;
@@ -256,6 +240,33 @@ impl<'a> Exposition<'a> {
                 }
                 _ => metric.kind = Some(kind),
             }
+        }
+    }
+}
+
+impl Readings for Exposition<'_> {
+    /// Whether the text knows this name: by a series, sound or not, or by `# TYPE` or `# HELP`.
+    fn knows(&self, name: &str) -> bool {
+        self.metrics.contains_key(name)
+    }
+
+    /// The type that the text declares for this name, wherever the `# TYPE` line stands.
+    fn kind(&self, name: &str) -> Result<Option<Kind>, ExpositionError> {
+        match self.metrics.get(name) {
+            Some(Metric { conflict: Some(conflict), .. }) => Err(conflict.clone()),
+            Some(metric) => Ok(metric.kind),
+            None => Ok(None),
+        }
+    }
+
+    /// All series of this exact name (`x_bucket`, not `x`), empty when there are none.
+    fn series(&self, name: &str) -> Result<Vec<Series>, ExpositionError> {
+        let Some(metric) = self.metrics.get(name) else {
+            return Ok(Vec::new());
+        };
+        match &metric.fault {
+            Some(fault) => Err(fault.clone()),
+            None => read_lines(&metric.lines),
         }
     }
 }
@@ -488,7 +499,7 @@ fn is_number(word: &str) -> bool {
 }
 
 /// The line in a message: short, on one line, no control characters.
-fn excerpt(text: &str) -> String {
+pub(super) fn excerpt(text: &str) -> String {
     const CHARS: usize = 100;
     let mut short = String::new();
     for c in text.chars().take(CHARS) {
@@ -581,7 +592,7 @@ fn restore(line: usize, text: &str, sample: &prometheus_parse::Sample, stand_ins
     for (key, value) in sample.labels.iter() {
         labels.insert(full(key)?, full(value)?);
     }
-    Some(Series { line, labels, value, excerpt: excerpt(text) })
+    Some(Series { line: Some(line), labels, value, excerpt: excerpt(text) })
 }
 
 #[cfg(test)]

@@ -1,21 +1,27 @@
-//! Where counts come from: the pods' own `/metrics`, read straight from them.
+//! Where counts come from: the pods' own `/metrics`, read straight from them, or Prometheus.
 //!
 //! `scrape` fetches (IO), `exposition` reads the text, `query` picks the counts that a policy asks for, `deltas` turns
-//! the counters of many pods into what each arm did since the last tick. All but `scrape` are pure: no IO, no clock.
+//! the counters of many pods into what each arm did since the last tick. `prometheus` does what `scrape` does, by another
+//! way. All but `scrape`, `body` and `prometheus::client` are pure: no IO, no clock.
 //!
 //! ```text
 //! scrape -> exposition -> query -> PodCounts -> deltas -> TickCounts -> evidence::Tick
 //! ```
 
+mod body;
 pub mod deltas;
 pub mod exposition;
+pub mod prometheus;
 pub mod query;
+mod round;
 pub mod scrape;
 
+pub use body::Memory;
 pub use deltas::{Arm, ArmCounts, DeltaSettings, Deltas, PodDelta, PodScrape, TickCounts};
 pub use exposition::{Exposition, ExpositionError, Limits, parse};
 pub use query::{
-    CounterQuery, Gap, LatencyCount, LatencyQuery, Matcher, MatcherError, PodCounts, Query, QueryError, read,
+    CounterQuery, Gap, LatencyCount, LatencyQuery, Matcher, MatcherError, PodCounts, Query, QueryError, Readings, read,
     shared_gaps,
 };
+pub use round::{Look, Round};
 pub use scrape::{MAX_PODS_PER_ARM, ScrapeError, ScrapeSettings, Scraper, ScraperError, Target, pick};

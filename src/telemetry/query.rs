@@ -8,7 +8,7 @@ use std::fmt;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::exposition::{Exposition, ExpositionError, Kind, Series};
+use super::exposition::{ExpositionError, Kind, Series};
 
 /// What to read from each pod.
 #[derive(Debug, Clone)]
@@ -202,25 +202,35 @@ pub enum QueryError {
     BoundInOnly { histogram: String },
 }
 
-/// Reads one pod's text. An error means that the pod is unreadable this time, never that it counted nothing.
-pub fn read(exposition: &Exposition<'_>, query: &Query) -> Result<PodCounts, QueryError> {
+/// One pod's metrics, wherever they come from: its own text, or what Prometheus has of it.
+pub trait Readings {
+    /// Whether there is anything of this name, also a mere declaration.
+    fn knows(&self, name: &str) -> bool;
+    /// The declared type, if there is a declaration.
+    fn kind(&self, name: &str) -> Result<Option<Kind>, ExpositionError>;
+    /// All series of this exact name (`x_bucket`, not `x`), empty when there are none.
+    fn series(&self, name: &str) -> Result<Vec<Series>, ExpositionError>;
+}
+
+/// Reads one pod's metrics. An error means that the pod is unreadable this time, never that it counted nothing.
+pub fn read(readings: &impl Readings, query: &Query) -> Result<PodCounts, QueryError> {
     let mut counts = PodCounts::default();
-    read_requests(exposition, &query.requests, &mut counts)?;
+    read_requests(readings, &query.requests, &mut counts)?;
     for latency in &query.latencies {
-        let count = read_latency(exposition, latency, &mut counts.gaps)?;
+        let count = read_latency(readings, latency, &mut counts.gaps)?;
         counts.latencies.push(count);
     }
     Ok(counts)
 }
 
-fn read_requests(exposition: &Exposition<'_>, query: &CounterQuery, counts: &mut PodCounts) -> Result<(), QueryError> {
+fn read_requests(readings: &impl Readings, query: &CounterQuery, counts: &mut PodCounts) -> Result<(), QueryError> {
     let metric = &query.counter;
     // OpenMetrics declares `http_requests` and counts in `http_requests_total`.
     let declared = match metric.strip_suffix("_total") {
-        Some(family) => exposition.kind(family)? == Some(Kind::Counter),
+        Some(family) => readings.kind(family)? == Some(Kind::Counter),
         None => false,
     };
-    match exposition.kind(metric)? {
+    match readings.kind(metric)? {
         None | Some(Kind::Counter | Kind::Untyped) => {}
         Some(found) => {
             let advice = match found {
@@ -230,10 +240,10 @@ fn read_requests(exposition: &Exposition<'_>, query: &CounterQuery, counts: &mut
             return Err(wrong_kind(metric, "counter", found, advice));
         }
     }
-    let series = exposition.series(metric)?;
-    counts.present = !series.is_empty() || exposition.knows(metric) || declared;
+    let series = readings.series(metric)?;
+    counts.present = !series.is_empty() || readings.knows(metric) || declared;
     if !counts.present {
-        counts.gaps.push(no_metric(exposition, metric));
+        counts.gaps.push(no_metric(readings, metric));
     }
     let mut taken = 0;
     for one in series.iter().filter(|one| query.only.matches(one)) {
@@ -260,7 +270,7 @@ fn read_requests(exposition: &Exposition<'_>, query: &CounterQuery, counts: &mut
 }
 
 fn read_latency(
-    exposition: &Exposition<'_>,
+    readings: &impl Readings,
     query: &LatencyQuery,
     gaps: &mut Vec<Gap>,
 ) -> Result<LatencyCount, QueryError> {
@@ -272,16 +282,16 @@ fn read_latency(
     if query.only.names("le") {
         return Err(QueryError::BoundInOnly { histogram: histogram.clone() });
     }
-    match exposition.kind(histogram)? {
+    match readings.kind(histogram)? {
         None | Some(Kind::Histogram | Kind::Untyped) => {}
         Some(found) => {
             let advice = "a threshold needs buckets; have the library write a histogram";
             return Err(wrong_kind(histogram, "histogram", found, advice));
         }
     }
-    let buckets = exposition.series(&format!("{histogram}_bucket"))?;
+    let buckets = readings.series(&format!("{histogram}_bucket"))?;
     if buckets.is_empty() {
-        if exposition.knows(&format!("{histogram}_count")) {
+        if readings.knows(&format!("{histogram}_count")) {
             let advice = "switch its (classic) buckets on";
             return Err(QueryError::WrongKind {
                 metric: histogram.clone(),
@@ -290,8 +300,8 @@ fn read_latency(
                 advice,
             });
         }
-        if !exposition.knows(histogram) {
-            gaps.push(no_metric(exposition, histogram));
+        if !readings.knows(histogram) {
+            gaps.push(no_metric(readings, histogram));
         }
         return Ok(LatencyCount::default());
     }
@@ -414,12 +424,12 @@ fn wrong_kind(metric: &str, expected: &'static str, found: Kind, advice: &'stati
     QueryError::WrongKind { metric: metric.to_owned(), expected, found: found.name(), advice }
 }
 
-fn no_metric(exposition: &Exposition<'_>, metric: &str) -> Gap {
+fn no_metric(readings: &impl Readings, metric: &str) -> Gap {
     let mut candidates = vec![format!("{metric}_total")];
     candidates
         .extend(["_total", "_bucket", "_count"].iter().filter_map(|end| metric.strip_suffix(end)).map(str::to_owned));
     candidates.extend(["_seconds", "_milliseconds"].iter().map(|unit| format!("{metric}{unit}")));
-    let known = |name: &String| exposition.knows(name) || exposition.knows(&format!("{name}_bucket"));
+    let known = |name: &String| readings.knows(name) || readings.knows(&format!("{name}_bucket"));
     Gap::NoMetric { metric: metric.to_owned(), like: candidates.into_iter().find(known) }
 }
 

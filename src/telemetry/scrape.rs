@@ -2,15 +2,14 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION};
 use reqwest::{Client, Response, StatusCode, Url};
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
+use super::body::{BLOCKING_BYTES, Body, BodyError, Memory, client, read_body, root_cause, shorten};
 use super::deltas::Arm;
 use super::exposition::{ExpositionError, Limits, parse};
 use super::query::{PodCounts, Query, QueryError, read};
@@ -18,15 +17,6 @@ use crate::tls::{self, TrustError};
 
 /// Scraped pods of one arm. More add cost, not certainty: requests are the sample, not pods.
 pub const MAX_PODS_PER_ARM: usize = 25;
-
-/// Above this many bytes a text is read on a thread of its own: a MiB takes milliseconds, and the runtime has leases to
-/// renew meanwhile.
-const BLOCKING_BYTES: usize = 64 * 1024;
-
-/// Bodies above this are held in memory only [`BIG_AT_ONCE`] at a time, so that fifty pods with ten MiB each do not
-/// take half a GiB.
-const BIG_BYTES: usize = 1024 * 1024;
-const BIG_AT_ONCE: usize = 4;
 
 /// One pod's metrics endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -121,23 +111,12 @@ impl std::error::Error for ScrapeError {
 pub struct Scraper {
     client: Client,
     settings: ScrapeSettings,
-    big: Arc<Semaphore>,
+    memory: Memory,
 }
 
 impl Scraper {
-    pub fn new(settings: ScrapeSettings) -> Result<Scraper, ScraperError> {
-        let client = Client::builder()
-            .user_agent("serin")
-            .http1_only()
-            // A proxy or a redirect would have us count somebody else's requests.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .tls_backend_preconfigured(tls::trusting_nobody()?)
-            .retry(reqwest::retry::never())
-            .pool_max_idle_per_host(1)
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build()?;
-        Ok(Scraper { client, settings, big: Arc::new(Semaphore::new(BIG_AT_ONCE)) })
+    pub fn new(settings: ScrapeSettings, memory: Memory) -> Result<Scraper, ScraperError> {
+        Ok(Scraper { client: client(tls::trusting_nobody()?).build()?, settings, memory })
     }
 
     /// All targets at once, each with its own deadline; answers in the order of `targets`, with their index.
@@ -166,14 +145,13 @@ impl Scraper {
     }
 
     async fn scrape_one(&self, target: &Target, query: &Query) -> Result<PodCounts, Problem> {
-        let body = self.fetch(target).await?;
-        if body.bytes.len() <= BLOCKING_BYTES {
-            return read_body(&body.bytes, body.open_metrics, &self.settings.limits, query);
+        let (Body { bytes, big }, open_metrics) = self.fetch(target).await?;
+        if bytes.len() <= BLOCKING_BYTES {
+            return read_text(&bytes, open_metrics, &self.settings.limits, query);
         }
-        let Body { bytes, open_metrics, big } = body;
         let limits = self.settings.limits;
         let query = query.clone();
-        let reading = tokio::task::spawn_blocking(move || read_body(&bytes, open_metrics, &limits, &query));
+        let reading = tokio::task::spawn_blocking(move || read_text(&bytes, open_metrics, &limits, &query));
         let counts = reading.await.map_err(|_| Problem::GivenUp)?;
         drop(big);
         counts
@@ -191,14 +169,15 @@ impl Scraper {
         }
     }
 
-    async fn fetch(&self, target: &Target) -> Result<Body<'_>, Problem> {
+    /// The body, and whether it is OpenMetrics.
+    async fn fetch(&self, target: &Target) -> Result<(Body, bool), Problem> {
         let within = self.settings.deadline;
         let deadline = Instant::now() + within;
         if !target.path.starts_with('/') {
             return Err(Problem::Path(target.path.clone()));
         }
         let url = Url::parse(&address(target)).map_err(|_| Problem::Path(target.path.clone()))?;
-        let mut response = match timeout_at(deadline, self.answer(url)).await {
+        let response = match timeout_at(deadline, self.answer(url)).await {
             Err(_) => return Err(Problem::NoAnswer(within)),
             Ok(Err(source)) if source.is_connect() => {
                 return Err(Problem::Connect { cause: root_cause(&source), source: source.without_url() });
@@ -212,46 +191,17 @@ impl Scraper {
         let open_metrics = check_headers(response.headers())?;
 
         let limit = self.settings.limits.max_bytes;
-        let too_large = |found| Problem::Text(ExpositionError::TooLarge { found, limit });
-        let announced = response.content_length().and_then(|bytes| usize::try_from(bytes).ok());
-        if let Some(found) = announced.filter(|bytes| *bytes > limit) {
-            return Err(too_large(found));
-        }
-        let mut bytes = Vec::with_capacity(announced.unwrap_or(0).min(BIG_BYTES));
-        let mut big = None;
-        loop {
-            let chunk = match timeout_at(deadline, response.chunk()).await {
-                Err(_) => {
-                    return Err(Problem::TooSlow { within, bytes: bytes.len() });
-                }
-                Ok(Err(source)) => return Err(broken(bytes.len(), source)),
-                Ok(Ok(None)) => {
-                    return Ok(Body { bytes, open_metrics, big });
-                }
-                Ok(Ok(Some(chunk))) => chunk,
-            };
-            if bytes.len() + chunk.len() > limit {
-                return Err(too_large(bytes.len() + chunk.len()));
-            }
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > BIG_BYTES && big.is_none() {
-                let permit: Result<_, AcquireError> = timeout_at(deadline, self.big.acquire())
-                    .await
-                    .map_err(|_| Problem::TooSlow { within, bytes: bytes.len() })?;
-                big = Some(permit.map_err(|_| Problem::GivenUp)?);
-            }
-        }
+        let body = read_body(response, limit, deadline, &self.memory).await.map_err(|error| match error {
+            BodyError::TooLarge(found) => Problem::Text(ExpositionError::TooLarge { found, limit }),
+            BodyError::TooSlow(bytes) => Problem::TooSlow { within, bytes },
+            BodyError::Broken(bytes, source) => broken(bytes, source),
+            BodyError::GivenUp => Problem::GivenUp,
+        })?;
+        Ok((body, open_metrics))
     }
 }
 
-struct Body<'a> {
-    bytes: Vec<u8>,
-    open_metrics: bool,
-    /// Held until the text is read.
-    big: Option<SemaphorePermit<'a>>,
-}
-
-fn read_body(bytes: &[u8], open_metrics: bool, limits: &Limits, query: &Query) -> Result<PodCounts, Problem> {
+fn read_text(bytes: &[u8], open_metrics: bool, limits: &Limits, query: &Query) -> Result<PodCounts, Problem> {
     let exposition = parse(bytes, limits)?;
     if open_metrics && !exposition.ends_with_eof() {
         return Err(Problem::NoEof);
@@ -298,31 +248,17 @@ fn broken(bytes: usize, source: reqwest::Error) -> Problem {
     Problem::Broken { bytes, cause: root_cause(&source), source: source.without_url() }
 }
 
-/// reqwest's own message only says that sending failed; what people need lies at the bottom.
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
-/// What a stranger sends, in a message.
-fn shorten(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(100).collect()
-}
-
-/// At most `per_arm` targets of each arm, in the order given. Which ones depends on each pod's own id alone, so pods
-/// that come and go hardly change it, and counters go on without gaps.
-pub fn pick(targets: &[Target], per_arm: usize) -> Vec<Target> {
+/// At most `per_arm` pods of each arm, in the order given; `key` tells a pod's arm and id. Which ones depends on each
+/// pod's own id alone, so pods that come and go hardly change it, and counters go on without gaps.
+pub fn pick<T: Clone>(pods: &[T], per_arm: usize, key: impl Fn(&T) -> (Arm, &str)) -> Vec<T> {
     let mut chosen: Vec<usize> = Vec::new();
     for arm in [Arm::Stable, Arm::Canary] {
-        let mut ranked: Vec<_> = targets.iter().enumerate().filter(|(_, target)| target.arm == arm).collect();
-        ranked.sort_by_key(|(_, target)| (rank(&target.pod), &target.pod));
+        let mut ranked: Vec<_> = pods.iter().map(&key).enumerate().filter(|(_, (of, _))| *of == arm).collect();
+        ranked.sort_by_key(|(_, (_, pod))| (rank(pod), *pod));
         chosen.extend(ranked.into_iter().take(per_arm).map(|(index, _)| index));
     }
     chosen.sort_unstable();
-    chosen.into_iter().filter_map(|index| targets.get(index).cloned()).collect()
+    chosen.into_iter().filter_map(|index| pods.get(index).cloned()).collect()
 }
 
 /// FNV-1a with a final mix: the same in every build, unlike std's hasher.

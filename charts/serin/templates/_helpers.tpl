@@ -157,6 +157,12 @@ capabilities:
   resources: [{{ if .Values.configuration.configMaps }}configmaps{{ end }}{{ if and .Values.configuration.configMaps .Values.configuration.secrets }}, {{ end }}{{ if .Values.configuration.secrets }}secrets{{ end }}]
   verbs: [list, watch, create, delete]
 {{- end }}
+{{- if .Values.telemetry.secrets }}
+# Credentials for Prometheus, as Rollouts name them.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get]
+{{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

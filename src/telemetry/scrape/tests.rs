@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use super::super::query::{CounterQuery, LatencyQuery, Matcher};
@@ -27,7 +27,7 @@ fn target(port: u16) -> Target {
 
 fn scraper() -> Scraper {
     let deadline = Duration::from_millis(400);
-    Scraper::new(ScrapeSettings { deadline, ..ScrapeSettings::default() }).unwrap()
+    Scraper::new(ScrapeSettings { deadline, ..ScrapeSettings::default() }, Memory::default()).unwrap()
 }
 
 /// Calls `answer` with each connection, on a thread of its own.
@@ -212,7 +212,8 @@ async fn concurrency_is_bounded() {
         now.fetch_sub(1, Ordering::SeqCst);
         let _ = stream.write_all(response("200 OK", GOOD).as_bytes());
     });
-    let scraper = Scraper::new(ScrapeSettings { concurrency: 3, ..ScrapeSettings::default() }).unwrap();
+    let scraper =
+        Scraper::new(ScrapeSettings { concurrency: 3, ..ScrapeSettings::default() }, Memory::default()).unwrap();
     let targets: Vec<_> = (0..12).map(|_| target(port)).collect();
     let results = scraper.scrape(&targets, &query()).await;
     for (_, result) in results {
@@ -250,7 +251,8 @@ async fn an_endless_body_ends_at_the_limit() {
     });
     let limits = Limits { max_bytes: 3 * 1024 * 1024, ..Limits::default() };
     let deadline = Duration::from_secs(10);
-    let scraper = Scraper::new(ScrapeSettings { deadline, limits, ..ScrapeSettings::default() }).unwrap();
+    let scraper =
+        Scraper::new(ScrapeSettings { deadline, limits, ..ScrapeSettings::default() }, Memory::default()).unwrap();
     let error = scraper.scrape(&[target(port)], &query()).await.remove(0).1.unwrap_err();
     assert!(error.to_string().contains("expected at most 3145728 bytes of metrics"), "{error}");
     drop(scraper);
@@ -290,7 +292,7 @@ async fn a_large_body_leaves_the_runtime_alone() {
 /// The longest time for which nothing else went on, on this one thread.
 async fn longest_pause_while_scraping(port: u16) -> Duration {
     let deadline = Duration::from_secs(30);
-    let scraper = Scraper::new(ScrapeSettings { deadline, ..ScrapeSettings::default() }).unwrap();
+    let scraper = Scraper::new(ScrapeSettings { deadline, ..ScrapeSettings::default() }, Memory::default()).unwrap();
     let (targets, query) = (vec![target(port); 6], query());
     let longest = std::cell::Cell::new(Duration::ZERO);
     let mut beats = tokio::time::interval(Duration::from_millis(1));
@@ -375,21 +377,25 @@ async fn an_odd_path_is_refused() {
     }
 }
 
+fn key(target: &Target) -> (Arm, &str) {
+    (target.arm, &target.pod)
+}
+
 #[test]
 fn the_chosen_pods_stay_the_same() {
     let pods = |arm, range: std::ops::Range<u16>| {
         range.map(move |at| Target { arm, pod: format!("{arm:?}-{at}"), ..target(at) })
     };
     let mut targets: Vec<_> = pods(Arm::Stable, 0..100).chain(pods(Arm::Canary, 0..3)).collect();
-    let chosen = pick(&targets, MAX_PODS_PER_ARM);
+    let chosen = pick(&targets, MAX_PODS_PER_ARM, key);
     assert_eq!(chosen.len(), 28);
     targets.reverse();
-    let mut again = pick(&targets, MAX_PODS_PER_ARM);
+    let mut again = pick(&targets, MAX_PODS_PER_ARM, key);
     again.reverse();
     assert_eq!(again, chosen, "whatever the order");
     // Of four pods that go, only the chosen ones are replaced.
     targets.retain(|target| !["Stable-1", "Stable-2", "Stable-3", "Stable-4"].contains(&target.pod.as_str()));
-    let fewer = pick(&targets, MAX_PODS_PER_ARM);
+    let fewer = pick(&targets, MAX_PODS_PER_ARM, key);
     let kept = chosen.iter().filter(|target| fewer.contains(target)).count();
     assert_eq!(fewer.len(), 28);
     assert!(kept >= 24, "{kept}");

@@ -103,6 +103,36 @@ const REFUSED: &[(Changes, &[&str])] = &[
         &["spec.steps[1]", "a step sets a weight or asks for approval", "exactly one of them"],
     ),
     (
+        &[("    scrape: {port: http, path: /metrics, interval: 1s}\n", "")],
+        &["spec.telemetry", "counts come from the pods or from Prometheus: give exactly one of scrape and prometheus"],
+    ),
+    (
+        &[("interval: 1s}", "interval: 1s}\n    prometheus: {address: \"http://prometheus.shop.svc\"}")],
+        &["spec.telemetry", "counts come from the pods or from Prometheus: give exactly one of scrape and prometheus"],
+    ),
+    (
+        &[("scrape: {port: http, path: /metrics, interval: 1s}", "prometheus: {address: prometheus}")],
+        &["spec.telemetry.prometheus.address", "must be http:// or https:// and a host"],
+    ),
+    (
+        &[(
+            "scrape: {port: http, path: /metrics, interval: 1s}",
+            "prometheus: {address: \"http://p\", interval: 500ms}",
+        )],
+        &["spec.telemetry.prometheus.interval", "must be between 1s and 1m"],
+    ),
+    (
+        &[("scrape: {port: http, path: /metrics, interval: 1s}", "prometheus: {address: \"http://p\", podLabel: a-b}")],
+        &["spec.telemetry.prometheus.podLabel", "must be the name of a label"],
+    ),
+    (
+        &[(
+            "scrape: {port: http, path: /metrics, interval: 1s}",
+            "prometheus: {address: \"http://p\", bearerToken: {name: a, key: b}}",
+        )],
+        &["spec.telemetry.prometheus", "tls, bearerToken and basicAuth need an address with https://"],
+    ),
+    (
         &[("workloadRef: {kind: Deployment", "workloadRef: {kind: StatefulSet")],
         &["spec.workloadRef.kind", "only Deployment is supported"],
     ),

@@ -7,6 +7,7 @@ mod gates;
 mod input;
 mod life;
 mod people;
+mod prometheus;
 mod record;
 mod releases;
 mod routes;

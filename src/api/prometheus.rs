@@ -1,0 +1,87 @@
+//! Prometheus as the source of counts.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::values::Millis;
+
+/// The pods' counters as a Prometheus server has them, or another that answers its query API. Serin reads them raw and
+/// takes the differences itself.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(has(self.bearerToken) && has(self.basicAuth))").message("give bearerToken or basicAuth, not both"),
+    validation = Rule::new("self.address.startsWith('https://') || !has(self.bearerToken) && !has(self.basicAuth) && !has(self.tls)").message("tls, bearerToken and basicAuth need an address with https://")
+)]
+pub struct PrometheusSource {
+    /// http:// or https://, a host, a port and the path before /api if need be. The host is a Service with a selector of
+    /// this namespace (NAME.NAMESPACE.svc), or one that the operator's configuration allows (telemetry.hosts of the
+    /// chart).
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://[^/@?#]+(/[^?#]*)?$')").message("must be http:// or https:// and a host, without user, query and fragment"))]
+    pub address: String,
+    /// Time between two questions, 1s to 1m. Prometheus must scrape the pods at least once a minute.
+    #[serde(default = "five_seconds")]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,6}(ms|s|m|h|d)){1,5}$') || self.contains('d') || (duration(self) >= duration('1s') && duration(self) <= duration('1m'))").message("must be between 1s and 1m"))]
+    pub interval: Millis,
+    /// The label that has the pod's namespace.
+    #[serde(default = "namespace_label")]
+    #[schemars(length(min = 1, max = 100))]
+    #[x_kube(validation = Rule::new(LABEL).message("must be the name of a label"))]
+    pub namespace_label: String,
+    /// The label that has the pod's name.
+    #[serde(default = "pod_label")]
+    #[schemars(length(min = 1, max = 100))]
+    #[x_kube(validation = Rule::new(LABEL).message("must be the name of a label"))]
+    pub pod_label: String,
+    /// Whom to trust; left out: the authorities that the controller's image knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Trust>,
+    /// A bearer token. Needs telemetry.secrets of the chart, and that you may read the Secret yourself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer_token: Option<SecretKey>,
+    /// User name and password. Needs the same as bearerToken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic_auth: Option<BasicAuth>,
+}
+
+/// CEL: the name of a label, but not of Prometheus' own.
+const LABEL: &str = "self.matches('^[a-zA-Z_][a-zA-Z0-9_]*$') && !self.startsWith('__')";
+
+fn five_seconds() -> Millis {
+    Millis::seconds(5)
+}
+fn namespace_label() -> String {
+    "namespace".into()
+}
+fn pod_label() -> String {
+    "pod".into()
+}
+
+/// Whom to trust.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// Certificates (PEM) of the authorities to trust, and no others. Needs the same as bearerToken.
+    pub ca: SecretKey,
+}
+
+/// User name and password.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct BasicAuth {
+    /// User name.
+    pub username: SecretKey,
+    /// Password.
+    pub password: SecretKey,
+}
+
+/// One key of a Secret of this namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct SecretKey {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in it.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}

@@ -1,0 +1,392 @@
+//! Reads the pods' counters, from where the policy says. All that comes after it is the same for each source.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, ResourceExt};
+use reqwest::{
+    Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+};
+use serde_json::Value;
+
+use super::{caches::Namespace, hosts::AllowedHosts};
+use crate::{
+    api::{BasicAuth, Policy, PrometheusSource, RolloutRun, Scrape, SecretKey, Source},
+    telemetry::{
+        Arm, Look, MAX_PODS_PER_ARM, Memory, PodCounts, PodScrape, Query, Round, Scraper, Target, pick,
+        prometheus::{Clock, Credentials, Freshness, Labels, Listed, PrometheusClient, Rules},
+        shared_gaps,
+    },
+    tls,
+    workload::{Pod, template},
+};
+
+/// A Secret is read again after so long: it may have been renewed.
+const SECRETS_KEPT: Duration = Duration::from_secs(60);
+/// The API server's time to answer with a Secret.
+const SECRET_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One pod of the run, and what is known of it.
+#[derive(Clone)]
+pub(super) struct Member {
+    /// Its UID.
+    pub uid: String,
+    pub arm: Arm,
+    pub pod: Arc<Pod>,
+    pub born_before_run: bool,
+}
+
+/// Where counts may be read from, for all runs.
+pub(super) struct Sources {
+    pub client: Client,
+    pub scraper: Scraper,
+    pub memory: Memory,
+    /// Hosts that Rollouts may name as the address of Prometheus, besides Services of their own namespace.
+    pub hosts: AllowedHosts,
+    /// Secrets may be read.
+    pub secrets: bool,
+}
+
+/// Reads the counters of one run's pods.
+pub(super) enum Reader {
+    Pods { scraper: Scraper, port: u16, scrape: Scrape },
+    Prometheus(Box<FromPrometheus>),
+}
+
+impl Sources {
+    /// The reader that a policy asks for; `None` if the template does not have the port to scrape.
+    pub fn reader(
+        &self,
+        run: &RolloutRun,
+        policy: &Policy,
+        template: &Value,
+        namespace: &Arc<Namespace>,
+    ) -> Option<Reader> {
+        Some(match &policy.source {
+            Source::Pods(scrape) => Reader::Pods {
+                scraper: self.scraper.clone(),
+                port: template::port(template, &scrape.port)?,
+                scrape: scrape.clone(),
+            },
+            Source::Prometheus(source) => {
+                let name = run.namespace().unwrap_or_default();
+                Reader::Prometheus(Box::new(FromPrometheus {
+                    labels: Labels {
+                        namespace: (source.namespace_label.clone(), name.clone()),
+                        pod: source.pod_label.clone(),
+                    },
+                    secrets: Secrets {
+                        api: Api::namespaced(self.client.clone(), &name),
+                        allowed: self.secrets,
+                        read: None,
+                    },
+                    services: Services { name, namespace: Arc::clone(namespace) },
+                    hosts: self.hosts.clone(),
+                    memory: self.memory.clone(),
+                    asker: None,
+                    freshness: Freshness::default(),
+                    source: source.clone(),
+                }))
+            }
+        })
+    }
+}
+
+impl Reader {
+    /// One look at these pods. `is_shared`: both arms are due requests.
+    pub async fn look(&mut self, members: &[Member], query: &Query, is_shared: bool) -> Look {
+        let members = pick(members, MAX_PODS_PER_ARM, |member| (member.arm, member.uid.as_str()));
+        match self {
+            Self::Pods { scraper, port, scrape } => Look::Round(scraped(scraper, *port, scrape, &members, query).await),
+            Self::Prometheus(reader) => match reader.look(&members, query, is_shared).await {
+                Ok(look) => look,
+                Err(why) => Look::Blind(why),
+            },
+        }
+    }
+}
+
+/// Reads all pods themselves.
+async fn scraped(scraper: &Scraper, port: u16, scrape: &Scrape, members: &[Member], query: &Query) -> Round {
+    let target = |member: &Member| {
+        Some(Target {
+            pod: member.uid.clone(),
+            arm: member.arm,
+            ip: member.pod.status.pod_ip.parse().ok()?,
+            port,
+            path: scrape.path.clone(),
+        })
+    };
+    let (members, targets): (Vec<&Member>, Vec<Target>) =
+        members.iter().filter_map(|member| Some((member, target(member)?))).unzip();
+    let mut fault = None;
+    let mut pods = Vec::new();
+    let mut read: Vec<PodCounts> = Vec::new();
+    for (index, result) in scraper.scrape(&targets, query).await {
+        let Some(member) = members.get(index) else { continue };
+        let counts = match result {
+            Ok(counts) => {
+                read.push(counts.clone());
+                Some(counts)
+            }
+            Err(error) => {
+                fault = fault.or(Some(error.to_string()));
+                None
+            }
+        };
+        pods.push(PodScrape {
+            pod: member.uid.clone(),
+            arm: member.arm,
+            born_before_run: member.born_before_run,
+            counts,
+        });
+    }
+    Round {
+        pods,
+        seconds: scrape.interval.as_secs_f64(),
+        since: f64::INFINITY,
+        fault,
+        gap: shared_gaps(&read).first().map(ToString::to_string),
+    }
+}
+
+/// Asks Prometheus.
+pub(super) struct FromPrometheus {
+    source: PrometheusSource,
+    labels: Labels,
+    hosts: AllowedHosts,
+    services: Services,
+    secrets: Secrets,
+    memory: Memory,
+    /// Made for these authorities.
+    asker: Option<(Option<String>, PrometheusClient)>,
+    freshness: Freshness,
+}
+
+impl FromPrometheus {
+    async fn look(&mut self, members: &[Member], query: &Query, is_shared: bool) -> Result<Look, String> {
+        let url = Url::parse(&self.source.address)
+            .map_err(|error| format!("telemetry.prometheus.address {}: {error}", self.source.address))?;
+        let way = way_to(&url, &self.hosts, &self.services)?;
+        let Kept { ca, credentials } = self.secrets.read(&self.source).await?;
+        if self.asker.as_ref().is_none_or(|(made_for, _)| *made_for != ca) {
+            let trust = tls::trusting(ca.as_ref().map(String::as_bytes));
+            let trust = trust.map_err(|error| format!("telemetry.prometheus.tls.ca: {error}"))?;
+            let resolver = Resolver { way, services: self.services.clone() };
+            let made = PrometheusClient::new(&url, trust, resolver, Rules::default(), self.memory.clone());
+            self.asker = Some((ca, made.map_err(|error| format!("Prometheus can't be asked: {error}"))?));
+        }
+        let Some((_, asker)) = &self.asker else { return Ok(Look::Nothing) };
+        let name = |member: &Member| member.pod.name_any();
+        let listed = members.iter().map(|member| Listed {
+            pod: member.uid.clone(),
+            name: name(member),
+            arm: member.arm,
+            born_before_run: member.born_before_run,
+        });
+        let listed: Vec<Listed> = listed.collect();
+        if listed.is_empty() {
+            return Ok(Look::Nothing);
+        }
+        let names: Vec<&str> = listed.iter().map(|one| one.name.as_str()).collect();
+        let answered = match asker.ask(query, &self.labels, &names, &credentials).await {
+            Ok(answered) => answered,
+            Err(error) => {
+                if error.problem.is_refusal() {
+                    self.secrets.read = None;
+                }
+                return Err(error.to_string());
+            }
+        };
+        let now = seconds(Timestamp::now());
+        let clock = Clock {
+            now,
+            ahead: answered.date.map_or(0.0, |date| now - date),
+            interval: self.source.interval.as_secs_f64(),
+        };
+        Ok(self.freshness.sift(clock, &listed, &answered.pods, is_shared))
+    }
+}
+
+/// Since 1970.
+pub(super) fn seconds(at: Timestamp) -> f64 {
+    at.as_millisecond() as f64 / 1000.0
+}
+
+/// How a host is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    /// By its name, which the operator's configuration allows.
+    Name,
+    /// By the cluster IP of this Service of the run's namespace.
+    Service(String),
+}
+
+/// Services of the run's namespace.
+#[derive(Clone)]
+struct Services {
+    /// The namespace's name.
+    name: String,
+    namespace: Arc<Namespace>,
+}
+
+/// May this address be asked, and how? Else Rollouts would make a proxy of Serin, into what their authors can't reach.
+fn way_to(url: &Url, hosts: &AllowedHosts, services: &Services) -> Result<Way, String> {
+    let host = url.host_str().unwrap_or_default();
+    if hosts.allow(host, url.port_or_known_default().unwrap_or(0)) {
+        return Ok(Way::Name);
+    }
+    let Some(service) = service_of(host, &services.name) else {
+        return Err(format!(
+            "telemetry.prometheus.address: host {host} is neither a Service of this namespace (NAME.{}.svc) nor among those \
+             that the operator's configuration allows (telemetry.hosts of the chart)",
+            services.name
+        ));
+    };
+    services.address(service)?;
+    Ok(Way::Service(service.to_owned()))
+}
+
+/// The Service of this namespace that a host names: NAME.NAMESPACE.svc, also with the usual cluster domain.
+fn service_of<'a>(host: &'a str, namespace: &str) -> Option<&'a str> {
+    let host = host.strip_suffix(".cluster.local").unwrap_or(host);
+    let name = host.strip_suffix(".svc")?.strip_suffix(namespace)?.strip_suffix('.')?;
+    (!name.is_empty() && !name.contains('.')).then_some(name)
+}
+
+impl Services {
+    /// Its cluster IP. Only pods of the namespace stand behind a Service with a selector; without one, or by an external
+    /// name, anything could.
+    fn address(&self, name: &str) -> Result<IpAddr, String> {
+        let field = "telemetry.prometheus.address";
+        let Some(service) = self.namespace.service(name) else {
+            return Err(format!("{field}: expected Service {name} in namespace {}, found none", self.name));
+        };
+        if service.spec.selector.is_empty() || service.spec.kind == "ExternalName" {
+            return Err(format!(
+                "{field}: Service {name} selects no pods, so it may lead anywhere: have the operator's configuration allow \
+                 the host (telemetry.hosts of the chart)"
+            ));
+        }
+        service
+            .spec
+            .cluster_ip
+            .parse()
+            .map_err(|_| format!("{field}: expected a cluster IP at Service {name}, found none"))
+    }
+}
+
+/// Leads names where they were found to lead, and nowhere else.
+struct Resolver {
+    way: Way,
+    services: Services,
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        match &self.way {
+            Way::Service(service) => {
+                let address = self.services.address(service);
+                Box::pin(async move { Ok(Box::new(std::iter::once(SocketAddr::new(address?, 0))) as Addrs) })
+            }
+            Way::Name => Box::pin(async move {
+                let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect::<Vec<_>>();
+                Ok(Box::new(found.into_iter()) as Addrs)
+            }),
+        }
+    }
+}
+
+/// What the policy keeps in Secrets of the run's namespace.
+struct Secrets {
+    api: Api<Secret>,
+    allowed: bool,
+    read: Option<(Instant, Kept)>,
+}
+
+#[derive(Clone, Default)]
+struct Kept {
+    /// PEM.
+    ca: Option<String>,
+    credentials: Credentials,
+}
+
+impl Secrets {
+    async fn read(&mut self, source: &PrometheusSource) -> Result<Kept, String> {
+        if source.tls.is_none() && source.bearer_token.is_none() && source.basic_auth.is_none() {
+            return Ok(Kept::default());
+        }
+        if let Some((at, kept)) = &self.read
+            && at.elapsed() < SECRETS_KEPT
+        {
+            return Ok(kept.clone());
+        }
+        if !self.allowed {
+            return Err(
+                "telemetry.prometheus names a Secret, and the operator's configuration lets Serin read none (telemetry.secrets of the chart)"
+                    .into(),
+            );
+        }
+        let ca = match &source.tls {
+            Some(tls) => Some(self.value("tls.ca", &tls.ca).await?),
+            None => None,
+        };
+        let credentials = match (&source.bearer_token, &source.basic_auth) {
+            (Some(token), _) => Credentials::Bearer(self.value("bearerToken", token).await?),
+            (None, Some(BasicAuth { username, password })) => Credentials::Basic {
+                username: self.value("basicAuth.username", username).await?,
+                password: self.value("basicAuth.password", password).await?,
+            },
+            (None, None) => Credentials::None,
+        };
+        let kept = Kept { ca, credentials };
+        self.read = Some((Instant::now(), kept.clone()));
+        Ok(kept)
+    }
+
+    /// Files end with a newline, which is no part of a token.
+    async fn value(&self, field: &str, at: &SecretKey) -> Result<String, String> {
+        let SecretKey { name, key } = at;
+        let said = |what: String| format!("telemetry.prometheus.{field}: Secret {name}: {what}");
+        let secret = match tokio::time::timeout(SECRET_TIMEOUT, self.api.get_opt(name)).await {
+            Err(_) => return Err(said("the API server does not answer".into())),
+            Ok(Err(error)) => return Err(said(error.to_string())),
+            Ok(Ok(None)) => return Err(said("there is none of this name in the namespace".into())),
+            Ok(Ok(Some(secret))) => secret,
+        };
+        let value =
+            secret.data.and_then(|mut data| data.remove(key)).ok_or_else(|| said(format!("has no key {key}")))?;
+        let text = String::from_utf8(value.0).map_err(|_| said(format!("key {key} is no text")))?;
+        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_names_a_service_of_its_own_namespace_or_none() {
+        for (host, service) in [
+            ("prometheus.shop.svc", Some("prometheus")),
+            ("prometheus.shop.svc.cluster.local", Some("prometheus")),
+            ("prometheus.other.svc", None),
+            ("prometheus.myshop.svc", None),
+            ("a.prometheus.shop.svc", None),
+            (".shop.svc", None),
+            ("shop.svc", None),
+            ("prometheus.shop.svc.evil.example", None),
+            ("prometheus.shop.svc.cluster.local.evil.example", None),
+            ("prometheus", None),
+            ("169.254.169.254", None),
+        ] {
+            assert_eq!(service_of(host, "shop"), service, "{host}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Counts from a real Prometheus: verdicts by it, and what is done while it is away. It scrapes each 5 s.
+
+use std::{process::Command, time::Duration};
+
+use serde_json::{Value, json};
+use serin_e2e::{
+    cluster::{SERIN, eventually, helm, kubectl},
+    exposure::now,
+    shop::{Shop, repository},
+    traffic::Load,
+};
+
+use super::{assert_tidy, figures, gateway, serin};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Where it is, for tests and for pods.
+fn address() -> String {
+    std::env::var("PROMETHEUS_URL").expect("PROMETHEUS_URL: run these by tests/run")
+}
+
+/// A shop whose pods Prometheus scrapes and whose Rollout asks it, with load through the gateway.
+fn open(name: &str, steps: &Value, source: &Value) -> (Shop, Load) {
+    serin();
+    let shop = Shop::open(name).expect("a shop");
+    let annotated =
+        json!({"spec": {"template": {"metadata": {"annotations": {"prometheus.io/scrape": "true"}}}}}).to_string();
+    shop.kubectl(&["patch", "deployment", "auth", "--type=merge", "-p", &annotated]).expect("annotated");
+    shop.kubectl(&["rollout", "status", "deployment/auth", "--timeout=90s"]).expect("the pods");
+    shop.rollout(steps, |rollout| {
+        let telemetry = &mut rollout["spec"]["telemetry"];
+        telemetry["prometheus"] = source.clone();
+        telemetry.as_object_mut().expect("telemetry").remove("scrape");
+    })
+    .expect("a Rollout");
+    shop.idle().expect("Ready");
+    let load = Load::start(&gateway(), &shop.host, 200, 600, &[]).expect("load");
+    (shop, load)
+}
+
+/// The chart's telemetry values for as long as it lives.
+struct Telemetry;
+
+impl Telemetry {
+    fn set(values: &str) -> Result<(), String> {
+        let chart = repository().join("charts/serin").display().to_string();
+        let args = ["upgrade", "serin", &chart, "-n", SERIN, "--reuse-values", "--set", values, "--wait"];
+        helm(&[&args[..], &["--timeout", "90s"]].concat()).map(drop)
+    }
+    fn with(values: &str) -> Self {
+        serin();
+        Self::set(values).expect("helm upgrade");
+        Self
+    }
+    /// Lets Rollouts ask the cluster's Prometheus.
+    fn allowed() -> Self {
+        let host = address().trim_start_matches("http://").to_owned();
+        Self::with(&format!("telemetry.hosts={{{host}}}"))
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        let back = Self::set("telemetry.hosts=null,telemetry.secrets=false");
+        assert!(back.is_ok() || std::thread::panicking(), "{back:?}");
+    }
+}
+
+/// Waits until the newest run, later than `after`, holds without data, and says so in these words.
+fn held(shop: &Shop, after: Option<&str>, words: &str) -> Value {
+    let run = eventually(&format!("a hold that says {words:?}"), MINUTE, || {
+        let run = shop.run()?.filter(|run| run["metadata"]["name"].as_str() != after).unwrap_or_default();
+        let waiting = &run["status"]["waiting"];
+        match waiting["reason"] == "NoData" && waiting["message"].to_string().contains(words) {
+            true => Ok(Some(run)),
+            false => Err(waiting.to_string()),
+        }
+    });
+    let run = run.unwrap_or_else(|error| panic!("{error}"));
+    println!("      {}", run["status"]["waiting"]["message"]);
+    run
+}
+
+fn name_of(run: &Value) -> String {
+    run["metadata"]["name"].as_str().expect("a name").to_owned()
+}
+
+#[test]
+fn a_release_is_judged_by_the_counts_of_prometheus() {
+    let steps = json!([{"weight": 20, "bake": "5s"}, {"weight": 50, "bake": "5s"}]);
+    let (shop, mut load) = open("prometheus", &steps, &json!({"address": address(), "interval": "2s"}));
+    let began = now();
+    // an address that the operator does not allow is not asked
+    shop.release(&["VERSION=canary"]).expect("release");
+    let run = held(&shop, None, "among those that the operator's configuration allows (telemetry.hosts of the chart)");
+    assert_eq!((&run["status"]["phase"], &run["status"]["step"]), (&json!("Shifting"), &json!(1)));
+    // allowed, the same run goes on
+    let _allowed = Telemetry::allowed();
+    let allowed = now();
+    let run = shop.run_in("Succeeded", None, 3 * MINUTE).expect("Succeeded");
+    println!("      promoted {:.1} s after it was allowed", now() - allowed);
+    let slo = &run["status"]["slos"][0];
+    assert!(slo["canary"]["requests"].as_u64() > Some(100) && slo["stable"]["requests"].as_u64() > Some(100), "{slo}");
+    let seen = figures(&mut load, began, "canary");
+    assert_eq!((seen.failed, seen.lost), (0, 0));
+    assert_tidy(&shop);
+
+    // and a bad one is rolled back
+    let (first, began) = (name_of(&run), now());
+    shop.idle().expect("Ready");
+    shop.release(&["VERSION=bad", "FAULT_ERRORS=20%"]).expect("release");
+    let run = shop.run_in("RolledBack", Some(&first), 2 * MINUTE).expect("RolledBack");
+    println!("      {}", run["status"]["message"]);
+    assert_eq!(run["status"]["reason"], "SloViolated", "{}", run["status"]["message"]);
+    let seen = figures(&mut load, began, "bad");
+    assert_eq!(seen.lost, 0);
+    assert!(seen.seconds.is_some_and(|seconds| seconds < 30.0), "{seen:?}");
+    assert_tidy(&shop);
+}
+
+/// Prometheus as the cluster runs it; it runs again when this ends.
+struct Daemon;
+
+impl Daemon {
+    fn tell(what: &str) {
+        let daemon = repository().join("tests/cluster/daemon");
+        let done = Command::new(&daemon).args(["prometheus", what]).status().expect("tests/cluster/daemon");
+        assert!(done.success() || std::thread::panicking(), "daemon prometheus {what}");
+        println!("      daemon prometheus {what}");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            Self::tell("restart");
+        }
+    }
+}
+
+#[test]
+fn while_prometheus_is_away_the_run_is_held_and_goes_on_when_it_is_back() {
+    let _allowed = Telemetry::allowed();
+    let steps = json!([{"weight": 20, "bake": "10s"}, {"weight": 50, "bake": "5s"}]);
+    let (shop, mut load) = open("prometheusaway", &steps, &json!({"address": address(), "interval": "2s"}));
+    let began = now();
+    shop.release(&["VERSION=canary"]).expect("release");
+    eventually("verdicts at weight 20", MINUTE, || {
+        let run = shop.run()?.unwrap_or_default();
+        let judged = run["status"]["slos"][0]["canary"]["requests"].as_u64() > Some(0);
+        Ok((run["status"]["weight"]["set"] == 20 && judged).then_some(()))
+    })
+    .expect("verdicts");
+    let daemon = Daemon;
+    // it hangs
+    Daemon::tell("pause");
+    held(&shop, None, "expected an answer within 5s, found none");
+    // it is gone, for longer than a silent canary would be given
+    Daemon::tell("kill");
+    held(&shop, None, "could not connect: ");
+    std::thread::sleep(Duration::from_secs(20));
+    let run = held(&shop, None, "could not connect: ");
+    assert_eq!((&run["status"]["phase"], &run["status"]["weight"]["set"]), (&json!("Shifting"), &json!(20)));
+    assert_eq!(run["status"]["step"], 1, "it does not go on without counts");
+    Daemon::tell("start");
+    drop(daemon);
+    let back = now();
+    shop.run_in("Succeeded", None, 3 * MINUTE).expect("Succeeded");
+    println!("      promoted {:.1} s after it was back", now() - back);
+    let seen = figures(&mut load, began, "canary");
+    assert_eq!((seen.failed, seen.lost), (0, 0));
+    assert_tidy(&shop);
+}
+
+#[test]
+fn a_secret_can_be_named_by_those_only_who_may_read_it() {
+    serin();
+    let steps = json!([{"weight": 20, "bake": "1s"}]);
+    let source = json!({"address": address().replace("http:", "https:")});
+    let (shop, _load) = open("prometheussecret", &steps, &source);
+    shop.kubectl(&["create", "secret", "generic", "prometheus", "--from-literal=ca.crt=no PEM"]).expect("a Secret");
+    shop.kubectl(&["create", "serviceaccount", "author"]).expect("an account");
+    let may = |name: &str, what: &[&str]| {
+        let account = format!("--serviceaccount={}:author", shop.namespace);
+        shop.kubectl(&[&["create", "role", name], what].concat()).expect("a role");
+        shop.kubectl(&["create", "rolebinding", name, &format!("--role={name}"), &account]).expect("bound");
+    };
+    may("author", &["--verb=get,patch,update", "--resource=rollouts.serin.dev"]);
+    let account = format!("system:serviceaccount:{}:author", shop.namespace);
+    let patched = |prometheus: Value| {
+        let patch = json!({"spec": {"telemetry": {"prometheus": prometheus}}}).to_string();
+        let change = ["patch", "rollouts.serin.dev", "auth", "--type=merge", "-p", &patch, "--as", &account];
+        kubectl(&[&["-n", &shop.namespace][..], &change].concat())
+    };
+    let named = || patched(json!({"tls": {"ca": {"name": "prometheus", "key": "ca.crt"}}}));
+    let elsewhere = |to: u32| patched(json!({"address": format!("https://elsewhere-{to}.prometheussecret.svc")}));
+
+    // as it is installed nobody names one
+    let refusal = eventually("the author's rights", Duration::from_secs(20), || {
+        let refusal = named().expect_err("refused");
+        Ok((!refusal.contains("cannot patch resource")).then_some(refusal))
+    })
+    .expect("refused");
+    println!("      {refusal}");
+    assert!(refusal.contains("Serin may read none: leave it out, or ask for telemetry.secrets"), "{refusal}");
+
+    // then it takes the right to read it
+    let host = address().trim_start_matches("http://").to_owned();
+    let _telemetry = Telemetry::with(&format!("telemetry.hosts={{{host}}},telemetry.secrets=true"));
+    let refusal = eventually("the changed policy", Duration::from_secs(20), || {
+        let refusal = named().expect_err("refused");
+        Ok(refusal.contains("you may not read all of the Secrets prometheus of namespace").then_some(refusal))
+    })
+    .expect("refused");
+    println!("      {refusal}");
+    may("reader", &["--verb=get", "--resource=secrets", "--resource-name=prometheus"]);
+    eventually("the right to be known", Duration::from_secs(20), || named().map(Some)).expect("allowed");
+    // without it the way of the Secret can't be changed either, but what does not concern it
+    shop.kubectl(&["delete", "rolebinding", "reader"]).expect("taken back");
+    let mut tries = 0;
+    let refusal = eventually("the right to be gone", Duration::from_secs(20), || {
+        tries += 1;
+        Ok(elsewhere(tries).err())
+    });
+    assert!(refusal.expect("refused").contains("you may not read all of the Secrets"));
+    let other = json!({"spec": {"historyLimit": 5}}).to_string();
+    let change = ["patch", "rollouts.serin.dev", "auth", "--type=merge", "-p", &other, "--as", &account];
+    kubectl(&[&["-n", &shop.namespace][..], &change].concat()).expect("allowed");
+
+    // Serin reads it, for it says what is wrong with it
+    let address = json!({"spec": {"telemetry": {"prometheus": {"address": address().replace("http:", "https:")}}}});
+    shop.kubectl(&["patch", "rollouts.serin.dev", "auth", "--type=merge", "-p", &address.to_string()])
+        .expect("patched");
+    shop.release(&["VERSION=canary"]).expect("release");
+    held(&shop, None, "telemetry.prometheus.tls.ca: expected CA certificates as PEM");
+    shop.serin(&["abort", "auth"]).expect("abort");
+    shop.run_in("RolledBack", None, MINUTE).expect("RolledBack");
+    assert_tidy(&shop);
+}
