@@ -3,7 +3,6 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::look;
 use crate::{
     api::{Policy, RolloutRunStatus, SloKind},
     evidence::{Count, Fold, PodTick, Slo, Tick, Watch},
