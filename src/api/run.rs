@@ -39,13 +39,14 @@ use super::rollout::RolloutSpec;
     printcolumn(name = "To", type_ = "string", json_path = ".spec.to.hash", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.rolloutRef == oldSelf.rolloutRef && self.from == oldSelf.from && self.to == oldSelf.to && self.policy == oldSelf.policy && self.?straight == oldSelf.?straight && self.?workloadUid == oldSelf.?workloadUid")
+#[x_kube(validation = Rule::new("self.rolloutRef == oldSelf.rolloutRef && self.from == oldSelf.from && self.to == oldSelf.to && self.policy == oldSelf.policy && self.?straight == oldSelf.?straight && has(self.workloadUid) == has(oldSelf.workloadUid) && (!has(self.workloadUid) || self.workloadUid == oldSelf.workloadUid)")
     .message("a run keeps its versions and the policy it started by: only paused, abort, approved, promote and retry are for people"))]
 pub struct RolloutRunSpec {
     /// The Rollout it belongs to.
     pub rollout_ref: RolloutRef,
     /// metadata.uid of the Deployment: one that is made anew in mid-run is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub workload_uid: Option<String>,
     /// The version that serves.
     pub from: Version,
