@@ -19,13 +19,13 @@ pub use gates::{GatePoint, GateSpec, HttpGate, JobGate, JobTemplate, Window};
 pub use prometheus::{BasicAuth, PrometheusSource, SecretKey, Trust};
 pub use record::{RolloutRecord, RolloutRecordSpec};
 pub use rollout::{
-    Advance, Condition, ConfigKind, Configuration, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise,
+    Advance, Condition, ConfigKind, Configuration, ErrorBudget, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise,
     RefusedVersion, RequestsRef, RollbackWindow, Rollout, RolloutSpec, RolloutStatus, RouteRef, Scrape, SloSpec,
     StableVersion, Telemetry, Tolerance, WorkloadRef,
 };
 pub use run::{
-    ArmRequests, Decided, GateState, GateStatus, Outcome, Phase, RolloutRef, RolloutRun, RolloutRunSpec,
-    RolloutRunStatus, Share, SloStatus, Stage, Version, Waiting, WaitingReason, Weight,
+    ArmRequests, BadPod, Decided, GateState, GateStatus, HarmStatus, Outcome, Phase, RolloutRef, RolloutRun,
+    RolloutRunSpec, RolloutRunStatus, Share, SloStatus, SplitStatus, Stage, Version, Waiting, WaitingReason, Weight,
 };
 pub use steps::{Approval, BlueGreen, Method, Mirror, NamedValue, Pods, RequestMatch, StepSpec, Sticky, ValueMatch};
 pub use validate::{Asks, Invalid, Lets, Policy, SloKind, Source, Step, ValidGate, ValidSlo, validate};

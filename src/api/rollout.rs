@@ -324,6 +324,18 @@ pub struct LatencySlo {
     /// How much worse than stable is still the same.
     #[serde(default)]
     pub tolerance: Tolerance,
+    /// Compares further bounds of the histogram, too: up to 7 where stable's middle and tail are, from a tenth of the
+    /// threshold on. A slow tail that the threshold does not divide is found by them.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub tail: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_yes(is: &bool) -> bool {
+    *is
 }
 
 /// The canary is worse only if its bad share is above relative * stable's + absolute.
@@ -392,7 +404,7 @@ pub enum Otherwise {
 }
 
 /// Bounds on time and harm.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
     /// Canary pods that are not ready after this long roll the release back.
@@ -411,6 +423,9 @@ pub struct Limits {
     /// Rolls back when about this many requests failed in excess of stable's share, whatever the statistics say.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub failed_requests: u64,
+    /// Rolls back when the release has used up about this share of an SLO's error budget, whatever the statistics say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_budget: Option<ErrorBudget>,
     /// Rolls back when canary containers restarted this often (and stable's did not).
     #[schemars(range(min = 1, max = 100))]
     pub restarts: u32,
@@ -428,10 +443,27 @@ impl Default for Limits {
             surge: Pods::Share(100),
             warmup: Millis::seconds(10),
             failed_requests: 500,
+            error_budget: None,
             restarts: 3,
             keep_canary_for: Millis(0),
         }
     }
+}
+
+/// A share of the requests that an SLO allows to be bad in its window.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct ErrorBudget {
+    /// This much of it: 5% for example.
+    #[x_kube(validation = Rule::new("!self.matches('^[0-9]{1,3}([.][0-9]{1,4})?%$') || (double(self.replace('%', '')) > 0.0 && double(self.replace('%', '')) <= 100.0)").message("must be above 0% and at most 100%"))]
+    pub share: Percent,
+    /// The SLO's window, at the present rate of requests.
+    #[serde(default = "thirty_days")]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,6}(ms|s|m|h|d)){1,5}$') || self.contains('d') || duration(self) >= duration('1h')").message("must be at least 1h"))]
+    pub window: Millis,
+}
+
+fn thirty_days() -> Millis {
+    Millis::seconds(30 * 86_400)
 }
 
 /// What is, as last observed. `Ready` is true when the version that was deployed last is the one that serves.

@@ -304,6 +304,12 @@ pub enum WaitingReason {
     RouteContested,
     /// Something in the objects must be mended first.
     Blocked,
+    /// A canary pod that is bad by itself is being replaced.
+    BadPod,
+    /// The canary is worse, and it is not clear whether that is the version or one of its pods.
+    Suspicion,
+    /// The canary gets more requests than its weight.
+    SplitMismatch,
     /// The step takes longer than limits.stepTimeout.
     StepTimeout,
     /// Requests under way are finishing.
@@ -353,6 +359,47 @@ pub struct SloStatus {
     pub canary: ArmRequests,
     /// Stable's requests.
     pub stable: ArmRequests,
+    /// Bad requests because of this release.
+    #[serde(default)]
+    pub harm: HarmStatus,
+    /// Where else it is worse than stable: further bounds of the histogram.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub worse: Vec<String>,
+    /// Who is to blame, while the evidence is past its threshold: Version, one Pod, or Unclear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspect: Option<String>,
+}
+
+/// Requests of the canary that went bad beyond stable's share. With 99 % the truth is between low and high.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Default)]
+pub struct HarmStatus {
+    /// The estimate.
+    pub failed: f64,
+    /// At least.
+    pub low: f64,
+    /// At most.
+    pub high: f64,
+}
+
+/// A canary pod that was bad by itself.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct BadPod {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// The canary's share of the requests, where it is not as asked.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq)]
+pub struct SplitStatus {
+    /// Percent of requests that the route gives it.
+    pub asked: f64,
+    /// Percent that it got at this weight. Less than asked: other callers reach stable without the route.
+    pub got: f64,
+    /// Requests of both versions that were counted for it.
+    pub requests: u64,
 }
 
 /// What a gate said.
@@ -443,6 +490,12 @@ pub struct RolloutRunStatus {
     /// Verdicts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slos: Vec<SloStatus>,
+    /// The canary pod that was bad by itself and was replaced. It happens once in a run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad_pod: Option<BadPod>,
+    /// The canary's share of the requests, where it is not as asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<SplitStatus>,
     /// What the gates said.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]

@@ -160,6 +160,14 @@ pub fn validate(spec: &RolloutSpec) -> Result<Policy, Invalid> {
     if !(50.0..100.0).contains(&spec.confidence.0) {
         return Err(invalid("confidence", "at least 50% and below 100%", spec.confidence));
     }
+    if let Some(budget) = &spec.limits.error_budget {
+        if !(budget.share.0 > 0.0 && budget.share.0 <= 100.0) {
+            return Err(invalid("limits.errorBudget.share", "above 0% and at most 100%", budget.share));
+        }
+        if budget.window < Millis::seconds(3600) {
+            return Err(invalid("limits.errorBudget.window", "at least 1h", budget.window));
+        }
+    }
     let steps = steps(spec)?;
     Ok(Policy {
         alpha: 1.0 - spec.confidence.ratio(),
@@ -423,7 +431,7 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named_with_what_it_should_be() {
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 17] = [
+        let cases: [(&str, Change); 19] = [
             ("spec.telemetry: expected exactly one of scrape and prometheus, found none", |v| {
                 v["telemetry"].as_object_mut().expect("object").remove("scrape");
             }),
@@ -438,6 +446,8 @@ mod tests {
             ("prometheus.address: expected https://, for tls", |v| {
                 from_prometheus(v, "bearerToken", json!({"name": "a", "key": "b"}));
             }),
+            ("at most 100%", |v| v["limits"] = json!({"errorBudget": {"share": "101%"}})),
+            ("at least 1h", |v| v["limits"] = json!({"errorBudget": {"share": "5%", "window": "1m"}})),
             ("weight before", |v| v["steps"] = json!([{"weight": 25}, {"weight": 5}])),
             ("from 1 to 100", |v| v["steps"] = json!([{"weight": 101}])),
             ("at least one step", |v| v["steps"] = json!([])),

@@ -251,6 +251,7 @@ impl Namespace {
             Kind::RolloutRun => shows(&self.runs, &self.name, write),
             Kind::Deployment => shows(&self.deployments, &self.name, write),
             Kind::ReplicaSet => shows(&self.replica_sets, &self.name, write),
+            Kind::Pod => shows(&self.pods, &self.name, write),
             Kind::Service => shows(&self.services, &self.name, write),
             Kind::HttpRoute => shows(&self.http_routes(), &self.name, write),
             Kind::GrpcRoute => shows(&self.grpc_routes(), &self.name, write),

@@ -3,24 +3,72 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::look;
 use crate::{
     api::{Policy, RolloutRunStatus, SloKind},
-    evidence::{Count, Fold, PodTick, Slo, Tick, Watch},
-    telemetry::{Arm, ArmCounts, DeltaSettings, Deltas, LatencyCount, PodDelta, Round, TickCounts},
+    evidence::{Count, Fold, PodTick, Slo, TailBounds, Tick, Watch},
+    telemetry::{Arm, ArmCounts, DeltaSettings, Deltas, Histogram, LatencyCount, PodDelta, Query, Round, TickCounts},
 };
+
+/// A bound below this part of an SLO's threshold is no user's matter.
+const LEAST_BOUND: f64 = 0.1;
 
 /// What is kept of a run's counts: enough to go on exactly after a restart.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub(super) struct Ledger {
     deltas: Deltas,
     fold: Fold,
+    /// For each SLO: the bounds that its latency is looked at through.
+    bounds: Vec<Option<TailBounds>>,
+    /// They were chosen, or can't be.
+    chosen: bool,
 }
 
 impl Ledger {
     pub fn new(policy: &Policy) -> Self {
         let settings =
             DeltaSettings { warmup_seconds: policy.spec.limits.warmup.as_secs_f64(), ..DeltaSettings::default() };
-        Self { deltas: Deltas::new(settings), fold: Fold::new(&watches(policy), policy.alpha, policy.steps.len()) }
+        let bounds = vec![None; policy.slos.len()];
+        let fold = Fold::new(&watches(policy, &bounds), policy.alpha, policy.steps.len());
+        Self { deltas: Deltas::new(settings), fold, bounds, chosen: false }
+    }
+
+    /// Chooses the bounds from a first reading of stable that knows its latency. Once there is a canary pod and none was
+    /// known, the run goes by the SLOs' thresholds alone. Returns whether the fold begins anew, with bounds to ask for:
+    /// then this reading is history.
+    pub fn choose(&mut self, policy: &Policy, round: &Round, now: Timestamp) -> bool {
+        if self.chosen {
+            return false;
+        }
+        let mut histograms = histograms(round).into_iter();
+        let mut next = || histograms.next().unwrap_or_default();
+        let latencies = policy.slos.iter().map(|slo| matches!(slo.kind, SloKind::Latency { .. }).then(&mut next));
+        let latencies: Vec<Option<Histogram>> = latencies.collect();
+        let is_known = latencies.iter().flatten().all(|histogram| !histogram.bounds.is_empty());
+        self.chosen = is_known || round.pods.iter().any(|scrape| scrape.arm == Arm::Canary);
+        if !is_known {
+            return false;
+        }
+        let bounds = policy.slos.iter().zip(&latencies).zip(&policy.spec.slos).map(|((slo, histogram), spec)| {
+            let tail = spec.latency.as_ref().is_some_and(|latency| latency.tail);
+            histogram.as_ref().filter(|_| tail).and_then(|histogram| bounds(slo.kind, histogram))
+        });
+        self.bounds = bounds.collect();
+        let has_any = self.bounds.iter().any(Option::is_some);
+        if has_any {
+            self.deltas.observe(seconds(now), &round.pods);
+            self.fold = Fold::new(&watches(policy, &self.bounds), policy.alpha, policy.steps.len());
+        }
+        has_any
+    }
+
+    /// The policy's query, with the further bounds of its latency SLOs.
+    pub fn ask(&self, policy: &Policy, query: &mut Query) {
+        let latency =
+            policy.slos.iter().zip(&self.bounds).filter(|(slo, _)| matches!(slo.kind, SloKind::Latency { .. }));
+        for (latency, (_, bounds)) in query.latencies.iter_mut().zip(latency) {
+            latency.others_seconds = bounds.as_ref().map(|bounds| bounds.others().to_vec()).unwrap_or_default();
+        }
     }
 
     /// A round of readings, the run's status at that time, and the percent that was due to the canary while what is new was
@@ -33,14 +81,18 @@ impl Ledger {
         due: f64,
         now: Timestamp,
     ) -> Tick {
-        let at = now.as_millisecond();
-        let counts = self.deltas.observe(at as f64 / 1000.0, &round.pods);
-        let pods = |arm: Option<&ArmCounts>| arm.map(|arm| arm.pods.iter().map(|pod| pod_tick(policy, pod)).collect());
+        let counts = self.deltas.observe(seconds(now), &round.pods);
+        let pods =
+            |arm: Option<&ArmCounts>| arm.map(|arm| arm.pods.iter().map(|pod| self.pod_tick(policy, pod)).collect());
+        // A weight that changed meanwhile is not to be checked by these counts.
+        let asked = look::asked_percent(policy, status).filter(|asked| *asked == due && !round.sampled);
         let tick = Tick {
-            at,
+            at: now.as_millisecond(),
             interval: thousandths(round.seconds),
             step: status.step.saturating_sub(1),
             due: thousandths(due),
+            asked: asked.map(thousandths),
+            replaced: status.bad_pod.as_ref().map(|bad| bad.uid.clone()),
             canary: pods(counts.canary.as_ref()),
             stable: pods(counts.stable.as_ref()),
             blind: blind(round, &counts),
@@ -57,40 +109,75 @@ impl Ledger {
         tick
     }
 
+    /// A pod's counts in the order of the SLOs and their bounds.
+    fn pod_tick(&self, policy: &Policy, pod: &PodDelta) -> PodTick {
+        let mut latencies =
+            pod.latencies.iter().map(|LatencyCount { total, slow }| Count { bad: *slow, total: *total });
+        let mut counts = Vec::new();
+        for (slo, bounds) in policy.slos.iter().zip(&self.bounds) {
+            match slo.kind {
+                SloKind::Errors => counts.push(Count { bad: pod.errors, total: pod.requests }),
+                SloKind::Latency { .. } => {
+                    let columns = 1 + bounds.as_ref().map_or(0, |bounds| bounds.others().len());
+                    counts.extend((0..columns).map(|_| latencies.next().unwrap_or_default()));
+                }
+            }
+        }
+        PodTick { pod: pod.pod.clone(), requests: pod.requests, counts }
+    }
+
     pub fn fold(&self) -> &Fold {
         &self.fold
     }
 }
 
-/// A policy's SLOs as the evidence needs them.
-pub fn watches(policy: &Policy) -> Vec<Watch> {
+fn seconds(now: Timestamp) -> f64 {
+    now.as_millisecond() as f64 / 1000.0
+}
+
+/// Stable's histograms, all its pods together, in the order of the latency SLOs.
+fn histograms(round: &Round) -> Vec<Histogram> {
+    let mut sums: Vec<Histogram> = Vec::new();
+    let stable = round.pods.iter().filter(|scrape| scrape.arm == Arm::Stable);
+    for counts in stable.filter_map(|scrape| scrape.counts.as_ref()) {
+        if sums.len() < counts.histograms.len() {
+            sums.resize(counts.histograms.len(), Histogram::default());
+        }
+        sums.iter_mut().zip(&counts.histograms).for_each(|(sum, histogram)| sum.add(histogram));
+    }
+    sums
+}
+
+/// Chosen from stable's history, before the canary has done anything.
+fn bounds(kind: SloKind, histogram: &Histogram) -> Option<TailBounds> {
+    let SloKind::Latency { threshold } = kind else { return None };
+    let threshold = threshold.as_secs_f64();
+    let buckets = histogram.bounds.iter().zip(&histogram.within);
+    let buckets = buckets.filter(|(bound, _)| **bound >= LEAST_BOUND * threshold * (1.0 - 1e-6));
+    let (bounds, within): (Vec<f64>, Vec<u64>) = buckets.map(|(bound, within)| (*bound, *within)).unzip();
+    let chosen = TailBounds::choose(&bounds, &within, histogram.total, threshold).ok()?;
+    (!chosen.others().is_empty()).then_some(chosen)
+}
+
+/// A policy's SLOs as the evidence needs them, with the bounds that each is looked at through, where there are any.
+pub fn watches(policy: &Policy, bounds: &[Option<TailBounds>]) -> Vec<Watch> {
     let slo = |slo: &crate::api::ValidSlo| Slo {
         name: slo.name.clone(),
         objective: slo.bad_allowed,
         relative: slo.relative,
         absolute: slo.absolute,
     };
-    policy.slos.iter().map(|valid| slo(valid).into()).collect()
+    let watch = |(at, valid): (usize, &crate::api::ValidSlo)| match bounds.get(at) {
+        Some(Some(bounds)) => Watch::from(slo(valid)).through_bounds(bounds),
+        _ => slo(valid).into(),
+    };
+    policy.slos.iter().enumerate().map(watch).collect()
 }
 
 /// Percent, or seconds, in thousandths.
 pub fn thousandths(number: f64) -> u32 {
     // A float that does not fit becomes the nearest number that does.
     (number * 1000.0).round() as u32
-}
-
-/// A pod's counts in the order of the SLOs.
-fn pod_tick(policy: &Policy, pod: &PodDelta) -> PodTick {
-    let mut latencies = pod.latencies.iter();
-    let mut count = |kind| match kind {
-        SloKind::Errors => Count { bad: pod.errors, total: pod.requests },
-        SloKind::Latency { .. } => {
-            let LatencyCount { total, slow } = latencies.next().copied().unwrap_or_default();
-            Count { bad: slow, total }
-        }
-    };
-    let counts = policy.slos.iter().map(|slo| count(slo.kind)).collect();
-    PodTick { pod: pod.pod.clone(), requests: pod.requests, counts }
 }
 
 /// Why there are no counts to judge by.
@@ -109,7 +196,7 @@ mod tests {
     use crate::{
         api::{Phase, validate},
         evidence::Verdict,
-        telemetry::{PodCounts, PodScrape},
+        telemetry::{CounterQuery, LatencyQuery, Matcher, PodCounts, PodScrape},
     };
 
     fn policy() -> Policy {
@@ -130,12 +217,12 @@ mod tests {
 
     fn scrape(pod: &str, arm: Arm, requests: u64, errors: u64, slow: u64) -> PodScrape {
         let latencies = vec![LatencyCount { total: requests, slow }];
-        let counts = PodCounts { requests, errors, latencies, present: true, gaps: Vec::new() };
+        let counts = PodCounts { requests, errors, latencies, present: true, ..PodCounts::default() };
         PodScrape { pod: pod.to_owned(), arm, born_before_run: arm == Arm::Stable, counts: Some(counts) }
     }
 
     fn round(pods: Vec<PodScrape>) -> Round {
-        Round { pods, seconds: 1.0, since: f64::INFINITY, fault: None, gap: None }
+        Round { pods, seconds: 1.0, since: f64::INFINITY, fault: None, gap: None, sampled: false }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -163,7 +250,66 @@ mod tests {
         assert_eq!(tick.canary.unwrap(), [PodTick { pod: "c".into(), requests: 10, counts: counts(1, 2, 10) }]);
         assert_eq!(tick.stable.unwrap(), [PodTick { pod: "s".into(), requests: 190, counts: counts(4, 1, 190) }]);
         assert_eq!((tick.step, tick.due, tick.interval, tick.blind), (0, 5_000, 1_000, None));
+        assert_eq!((tick.asked, tick.replaced), (Some(5_000), None));
         assert_eq!(ledger.fold().split().seen(), Some(5.0));
+    }
+
+    /// Stable with this histogram, as the first reading finds it.
+    fn with_histogram(within: [u64; 6]) -> Round {
+        let bounds = vec![0.005, 0.025, 0.1, 0.25, 0.5, 1.0];
+        let histogram = Histogram { bounds, within: within.to_vec(), total: 1000 };
+        let mut scrape = scrape("s", Arm::Stable, 1000, 0, 0);
+        scrape.counts.as_mut().unwrap().histograms = vec![histogram];
+        round(vec![scrape.clone(), scrape])
+    }
+
+    #[test]
+    fn latency_is_looked_at_through_bounds_chosen_from_stables_history() {
+        // Given a stable of which half is within 25 ms, and nearly all within 100 ms:
+        let policy = policy();
+        let mut ledger = Ledger::new(&policy);
+        assert!(ledger.choose(&policy, &with_histogram([100, 500, 990, 995, 1000, 1000]), at(0)));
+        assert!(!ledger.choose(&policy, &with_histogram([0, 0, 0, 0, 0, 1000]), at(0)), "once");
+        // Then these are asked for besides the threshold of 250 ms, but not what is far below it:
+        let latency = LatencyQuery {
+            histogram: "http_request_duration_seconds".into(),
+            threshold_seconds: 0.25,
+            others_seconds: Vec::new(),
+            only: Matcher::any(),
+        };
+        let requests = CounterQuery { counter: "c".into(), errors: Matcher::any(), only: Matcher::any() };
+        let mut query = Query { requests, latencies: vec![latency] };
+        ledger.ask(&policy, &mut query);
+        assert_eq!(query.latencies[0].others_seconds, [0.025, 0.1, 0.5]);
+        // And a pod's counts have a column for each, before those of the next SLO:
+        let slow = |slow| LatencyCount { total: 10, slow };
+        let mut canary = scrape("c", Arm::Canary, 10, 3, 0);
+        canary.counts.as_mut().unwrap().latencies = vec![slow(1), slow(7), slow(4), slow(0)];
+        let tick = ledger.read(&policy, &RolloutRunStatus::default(), &round(vec![canary]), 0.0, at(1));
+        let bad: Vec<u64> = tick.canary.unwrap()[0].counts.iter().map(|count| count.bad).collect();
+        assert_eq!(bad, [1, 7, 4, 0, 3]);
+        assert_eq!(ledger.fold().judge()[0].facets[1].name, "slower than 0.1 s");
+    }
+
+    #[test]
+    fn bounds_are_chosen_once_stables_latency_is_known_or_never_when_the_canary_comes_first() {
+        let policy = policy();
+        let mut none = with_histogram([0; 6]);
+        for scrape in &mut none.pods {
+            scrape.counts.as_mut().unwrap().histograms = vec![Histogram::default()];
+        }
+        let known = with_histogram([0, 0, 500, 995, 1000, 1000]);
+        let facets = |ledger: &Ledger| ledger.fold().judge()[0].facets.len();
+        let (mut early, mut late) = (Ledger::new(&policy), Ledger::new(&policy));
+        assert!(!early.choose(&policy, &none, at(0)) && early.choose(&policy, &known, at(1)));
+        assert_eq!(facets(&early), 3);
+        none.pods.push(scrape("c", Arm::Canary, 0, 0, 0));
+        assert!(!late.choose(&policy, &none, at(0)) && !late.choose(&policy, &known, at(1)));
+        assert_eq!(facets(&late), 0);
+        // Nor are there any where they are not wanted.
+        let mut spec = policy.spec.clone();
+        spec.slos[0].latency.as_mut().unwrap().tail = false;
+        assert!(!Ledger::new(&policy).choose(&validate(&spec).unwrap(), &known, at(0)));
     }
 
     #[test]
@@ -188,6 +334,32 @@ mod tests {
         assert_eq!(serde_json::to_string(&loaded).unwrap(), serde_json::to_string(&ledger).unwrap());
         assert_eq!(ledger.fold().judge()[1].verdict, Verdict::Bad);
         assert!(serde_json::from_str::<Ledger>(r#"{"evidence": {}, "deltas": {}, "split": {}}"#).is_err());
+    }
+
+    #[test]
+    fn the_share_is_checked_only_where_the_route_splits_by_weight_alone() {
+        let (policy, mut ledger) = (policy(), Ledger::new(&policy()));
+        let mut status = RolloutRunStatus {
+            phase: Some(Phase::Shifting),
+            step: 1,
+            confirmed: Some(5),
+            ..RolloutRunStatus::default()
+        };
+        (status.weight.wanted, status.weight.set) = (5, 5);
+        let mut asked = |status: &RolloutRunStatus, sampled| {
+            let due = look::due_percent(&policy, status);
+            ledger.read(&policy, status, &Round { sampled, ..round(Vec::new()) }, due, at(0)).asked
+        };
+        assert_eq!((asked(&status, false), asked(&status, true)), (Some(5_000), None));
+        let mirrored = |status: &mut RolloutRunStatus| status.weight.mirror = Some(1);
+        let matched = |status: &mut RolloutRunStatus| status.weight.matching = Some(1);
+        let changed = |status: &mut RolloutRunStatus| status.confirmed = None;
+        let changes: [fn(&mut RolloutRunStatus); 3] = [mirrored, matched, changed];
+        for change in changes {
+            let mut status = status.clone();
+            change(&mut status);
+            assert_eq!(asked(&status, false), None);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     world::{Kind, World, Write, phase_of},
 };
 use crate::{
-    api::{Phase, Policy, RolloutRun, RolloutRunStatus, Stage, WaitingReason, names, validate},
+    api::{Phase, Policy, RolloutRun, RolloutRunStatus, Share, SplitStatus, Stage, WaitingReason, names, validate},
     engine::{self, Action, Decision, Gates, Governance, Governed, LastRun, Latch, Snapshot, Traffic},
     evidence::{Fold, Silent},
     workload::owner_of,
@@ -84,6 +84,10 @@ fn gist(status: &RolloutRunStatus) -> RolloutRunStatus {
         slo.evidence = 0.0;
         slo.canary = crate::api::ArmRequests::default();
         slo.stable = crate::api::ArmRequests::default();
+        slo.harm = crate::api::HarmStatus::default();
+    }
+    if let Some(split) = &mut gist.split {
+        *split = SplitStatus { asked: split.asked, got: f64::from(u8::from(split.got > split.asked)), requests: 0 };
     }
     if let Some(waiting) = &mut gist.waiting {
         waiting.message.clear();
@@ -175,12 +179,6 @@ fn holds_borrowed(world: &World, run: &RolloutRun) -> bool {
 pub fn seen(fold: &Fold) -> Seen {
     let split = fold.split();
     let idle = split.idle_for();
-    let judgements = fold.judge();
-    let excess = judgements.iter().map(|judgement| {
-        let (canary, stable) = (judgement.canary, judgement.stable);
-        let usual = stable.ratio().unwrap_or(0.0);
-        canary.bad as f64 - canary.total as f64 * usual
-    });
     Seen {
         traffic: Traffic {
             seen: split.seen(),
@@ -188,11 +186,21 @@ pub fn seen(fold: &Fold) -> Seen {
             canary_idle: idle.canary,
             stable_idle: idle.stable,
             blind: fold.blind().map(str::to_owned),
-            excess_failed: excess.fold(0.0, f64::max),
+            mismatch: fold.mismatch(),
+            rate: fold.rate(),
         },
-        judgements,
+        judgements: fold.judge(),
         gates: Gates::new(),
     }
+}
+
+/// The canary's weight in percent, where the route splits requests one by one and by nothing else: then the pods' counts
+/// must show it.
+pub fn asked_percent(policy: &Policy, status: &RolloutRunStatus) -> Option<f64> {
+    let Share { matching, mirror, .. } = status.weight.share();
+    let by_weight = matching.is_none() && mirror.is_none() && policy.spec.sticky.is_none();
+    let due = due_percent(policy, status);
+    (by_weight && !policy.spec.routes.is_empty() && due > 0.0).then_some(due)
 }
 
 /// Percent of all counted requests that are due to the canary: its weight; of copies, which come on top, those of 20 %

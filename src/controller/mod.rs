@@ -24,7 +24,7 @@ mod world;
 
 pub use hosts::AllowedHosts;
 pub use ledger::{thousandths, watches};
-pub use look::{Looked, Moved, due_percent, look_after, move_run, seen, to_close};
+pub use look::{Looked, Moved, asked_percent, due_percent, look_after, move_run, seen, to_close};
 pub use observe::{Seen, arm_of, governed_workload, observe, troubles};
 pub use plan::{PlanError, plan};
 pub use start::{Settings, StartError, client, run};

@@ -175,9 +175,10 @@ fn arm(world: &World, hash: &str, run: &RolloutRun) -> Option<Arm> {
     Some(Arm {
         owner,
         wanted: set.spec.replicas,
-        pods: count(staying.count()),
+        pods: count(staying.clone().count()),
         ready: count(pods.iter().filter(|pod| pod.is_ready()).count()),
         available: set.status.available_replicas,
+        uids: staying.filter_map(|pod| pod.metadata.uid.clone().zip(pod.metadata.name.clone())).collect(),
         restarts: pods.iter().map(|pod| pod.restarts()).sum(),
         blocked: failure
             .map(|condition| condition.message.clone())

@@ -86,6 +86,12 @@ pub fn plan(action: &Action, world: &World, run: Option<&RolloutRun>, now: Times
         }
         Action::EnsureCanary { replicas } => ensure_canary(world, run_of()?, *replicas),
         Action::RemoveCanary => Ok(remove_canary(world, run_of()?)),
+        Action::ReplacePod { uid } => {
+            let hash = &run_of()?.spec.to.hash;
+            let pod = world.pods.iter().find(|pod| pod.metadata.uid.as_ref() == Some(uid) && pod.hash() == Some(hash));
+            let staying = pod.filter(|pod| pod.metadata.deletion_timestamp.is_none());
+            Ok(staying.map(|pod| Write::delete(Kind::Pod, &pod.metadata)).into_iter().collect())
+        }
         Action::ReturnBorrowed => Ok(return_borrowed(world)),
         Action::AddToRoutes => Ok(set_share(world, run_of()?, None)),
         Action::SetWeight(share) => Ok(set_share(world, run_of()?, Some(*share))),

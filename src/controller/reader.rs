@@ -101,13 +101,18 @@ impl Sources {
 impl Reader {
     /// One look at these pods. `is_shared`: both arms are due requests.
     pub async fn look(&mut self, members: &[Member], query: &Query, is_shared: bool) -> Look {
+        let all = members.len();
         let members = pick(members, MAX_PODS_PER_ARM, |member| (member.arm, member.uid.as_str()));
-        match self {
+        let look = match self {
             Self::Pods { scraper, port, scrape } => Look::Round(scraped(scraper, *port, scrape, &members, query).await),
             Self::Prometheus(reader) => match reader.look(&members, query, is_shared).await {
                 Ok(look) => look,
                 Err(why) => Look::Blind(why),
             },
+        };
+        match look {
+            Look::Round(round) => Look::Round(Round { sampled: members.len() < all, ..round }),
+            other => other,
         }
     }
 }
@@ -153,6 +158,7 @@ async fn scraped(scraper: &Scraper, port: u16, scrape: &Scrape, members: &[Membe
         since: f64::INFINITY,
         fault,
         gap: shared_gaps(&read).first().map(ToString::to_string),
+        sampled: false,
     }
 }
 

@@ -83,7 +83,7 @@ fn resource(kind: Kind) -> ApiResource {
     let (group, version) = match kind {
         Kind::Rollout | Kind::RolloutRun => (names::GROUP, names::VERSION),
         Kind::Deployment | Kind::ReplicaSet => ("apps", "v1"),
-        Kind::Service | Kind::ConfigMap | Kind::Secret => ("", "v1"),
+        Kind::Pod | Kind::Service | Kind::ConfigMap | Kind::Secret => ("", "v1"),
         Kind::HttpRoute | Kind::GrpcRoute => ("gateway.networking.k8s.io", "v1"),
     };
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind.as_str()))

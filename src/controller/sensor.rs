@@ -54,9 +54,11 @@ impl Sensor {
         namespace: Arc<Namespace>,
         tick: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, SensorError> {
-        let query = query(policy)?;
+        let mut query = query(policy)?;
         let saved = run.status.as_ref().and_then(|status| status.ledger.as_deref());
-        let ledger = saved.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| Ledger::new(policy));
+        let saved: Option<Ledger> = saved.and_then(|text| serde_json::from_str(text).ok());
+        let ledger = saved.unwrap_or_else(|| Ledger::new(policy));
+        ledger.ask(policy, &mut query);
         let recorder = Recorder::new(nanoseconds(Timestamp::now()), ledger.fold());
         let shared = Arc::new(Mutex::new(Shared { ledger, recorder }));
         let mut looking = Looking {
@@ -135,6 +137,7 @@ fn query(policy: &Policy) -> Result<Query, MatcherError> {
             latencies.push(LatencyQuery {
                 histogram: latency.histogram.clone(),
                 threshold_seconds: threshold.as_secs_f64(),
+                others_seconds: Vec::new(),
                 only: Matcher::new(&latency.only)?,
             });
         }
@@ -166,6 +169,11 @@ impl Looking {
         let Shared { ledger, recorder } = &mut *shared;
         let tick = match look {
             Look::Round(round) => {
+                if ledger.choose(&self.policy, &round, now) {
+                    // From the next round on the bounds that this one led to are asked for, too.
+                    ledger.ask(&self.policy, &mut self.query);
+                    return recorder.begin_anew(nanoseconds(now), ledger.fold());
+                }
                 let due = self.weights.least_since(round.since);
                 ledger.read(&self.policy, &status, &round, due, now)
             }

@@ -51,6 +51,8 @@ pub enum Kind {
     Deployment,
     /// apps ReplicaSet.
     ReplicaSet,
+    /// core Pod.
+    Pod,
     /// core Service.
     Service,
     /// gateway.networking.k8s.io HTTPRoute.
@@ -116,6 +118,7 @@ impl Kind {
             Self::RolloutRun => "RolloutRun",
             Self::Deployment => "Deployment",
             Self::ReplicaSet => "ReplicaSet",
+            Self::Pod => "Pod",
             Self::Service => "Service",
             Self::HttpRoute => RouteKind::Http.as_str(),
             Self::GrpcRoute => RouteKind::Grpc.as_str(),

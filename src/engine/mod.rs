@@ -63,6 +63,11 @@ pub enum Action {
     },
     /// Take the canary's pods away, then its ReplicaSet (a borrowed one is kept at 0).
     RemoveCanary,
+    /// Delete this canary pod, for its ReplicaSet to make another.
+    ReplacePod {
+        /// Its UID.
+        uid: String,
+    },
     /// Give a borrowed ReplicaSet back to the Deployment.
     ReturnBorrowed,
     /// Have the canary's reference in the routes at weight 0, so that gateways know its endpoints before its first request.

@@ -48,6 +48,14 @@ reasons! {
     SILENT_ARM = "SilentArm";
     /// More requests failed than limits.failedRequests allows.
     FAILED_REQUESTS = "FailedRequests";
+    /// The release used up more of the error budget than limits.errorBudget allows.
+    ERROR_BUDGET = "ErrorBudget";
+    /// One canary pod is bad by itself and is replaced.
+    BAD_POD = "BadPod";
+    /// The canary gets more requests than its weight.
+    SPLIT_MISMATCH = "SplitMismatch";
+    /// Stable has callers of its own, so that the versions serve different mixes of requests.
+    MIXED_TRAFFIC = "MixedTraffic";
     /// A gate said yes.
     GATE_PASSED = "GatePassed";
     /// A gate said no.

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::reasons;
-use crate::{api::Share, evidence::Judgement};
+use crate::{
+    api::Share,
+    evidence::{Judgement, Mismatch},
+};
 
 /// One look at a run's objects and counts. What was counted is not written with it: the counts are a record of their own.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -134,6 +137,8 @@ pub struct Arm {
     pub ready: i32,
     /// Ready for `minReadySeconds`, as the ReplicaSet's status has it.
     pub available: i32,
+    /// UID and name of the pods that are there and not going.
+    pub uids: BTreeMap<String, String>,
     /// Restarts of its pods' containers.
     pub restarts: u32,
     /// What keeps pods from being made or started, in Kubernetes' words.
@@ -219,8 +224,10 @@ pub struct Traffic {
     pub stable_idle: f64,
     /// Why counts can't be read.
     pub blind: Option<String>,
-    /// Requests that failed in excess of stable's share.
-    pub excess_failed: f64,
+    /// The canary's share of the requests is not what the route says.
+    pub mismatch: Option<Mismatch>,
+    /// Requests a second that both versions counted, on average; `None` before the first count.
+    pub rate: Option<f64>,
 }
 
 /// Something in the objects that a person must mend.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Count, Evidence, Judgement, PodTick, Sample, Split, Watch};
+use super::{Count, Dispersion, Evidence, Judgement, Mismatch, PodTick, Sample, SampleRatio, Split, Watch};
 
 /// One reading of both arms. Whole numbers only: they come back from any JSON as they went.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,13 @@ pub struct Tick {
     pub step: u32,
     /// Share of all counted requests that is due to the canary, in thousandths of a percent.
     pub due: u32,
+    /// The canary's weight, likewise, where a router sends requests one by one and by weight alone: then the share that
+    /// it gets can be checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<u32>,
+    /// The canary pod that was bad by itself and is being replaced: see [`Evidence::pardon`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
     /// What each pod did since the tick before. `None`: the arm has pods, but none could be read.
     pub canary: Option<Vec<PodTick>>,
     pub stable: Option<Vec<PodTick>>,
@@ -33,6 +40,12 @@ pub struct Tick {
 pub struct Fold {
     evidence: Evidence,
     split: Split,
+    ratio: SampleRatio,
+    /// Of each SLO's own counts, at stable.
+    dispersion: Vec<Dispersion>,
+    /// Requests of both arms, in ticks in which both were read, and how long those were.
+    requests: u64,
+    millis: u64,
     blind: Option<String>,
 }
 
@@ -42,6 +55,10 @@ impl Fold {
         Self {
             evidence: Evidence::watching(slos, alpha, steps),
             split: Split::default(),
+            ratio: SampleRatio::default(),
+            dispersion: vec![Dispersion::default(); slos.len()],
+            requests: 0,
+            millis: 0,
             blind: Some("no counts yet".to_owned()),
         }
     }
@@ -49,10 +66,37 @@ impl Fold {
     /// The next tick.
     pub fn fold(&mut self, tick: &Tick) {
         self.evidence.begin_step(usize::try_from(tick.step).unwrap_or(usize::MAX));
-        let requests = |arm: &Option<Vec<PodTick>>| arm.as_deref().map(requests);
-        self.split.push(requests(&tick.canary), requests(&tick.stable), percent(tick.due), tick.seconds());
-        self.evidence.fold(&tick.samples());
+        if let Some(pod) = &tick.replaced {
+            self.evidence.pardon(pod);
+        }
+        self.count(tick);
+        self.evidence.fold_pods(&tick.samples(), tick.canary.as_deref().unwrap_or_default());
+        self.learn(tick);
         self.blind.clone_from(&tick.blind);
+    }
+
+    /// Where the requests went.
+    fn count(&mut self, tick: &Tick) {
+        let [canary, stable] = [&tick.canary, &tick.stable].map(|arm| arm.as_deref().map(requests));
+        self.split.push(canary, stable, percent(tick.due), tick.seconds());
+        let (Some(canary), Some(stable)) = (canary, stable) else { return };
+        self.requests = self.requests.saturating_add(canary).saturating_add(stable);
+        self.millis = self.millis.saturating_add(u64::from(tick.interval));
+        if let Some(asked) = tick.asked {
+            self.ratio.push(canary, stable, percent(asked), tick.seconds());
+        }
+    }
+
+    /// Whether requests fail together, from stable's pods: for the ticks to come.
+    fn learn(&mut self, tick: &Tick) {
+        let Some(stable) = &tick.stable else { return };
+        for (slo, (dispersion, column)) in self.dispersion.iter_mut().zip(self.evidence.own_columns()).enumerate() {
+            let own = |pod: &'_ PodTick| pod.counts.get(column).copied();
+            let pods: Vec<(&str, Count)> =
+                stable.iter().filter_map(|pod| Some((pod.pod.as_str(), own(pod)?))).collect();
+            dispersion.push(tick.seconds(), &pods);
+            self.evidence.temper(slo, dispersion.phi());
+        }
     }
 
     /// Verdicts, in the order of the SLOs.
@@ -63,6 +107,16 @@ impl Fold {
     /// Where the requests go.
     pub fn split(&self) -> &Split {
         &self.split
+    }
+
+    /// The canary's share is not what was asked for.
+    pub fn mismatch(&self) -> Option<Mismatch> {
+        self.ratio.mismatch()
+    }
+
+    /// Requests a second of both arms together, on average; `None` without any reading.
+    pub fn rate(&self) -> Option<f64> {
+        (self.millis > 0).then(|| self.requests as f64 / (self.millis as f64 / 1000.0))
     }
 
     /// Why there are no counts to judge by, as of the last tick.
@@ -108,8 +162,8 @@ fn sums(pods: Option<&[PodTick]>) -> Vec<Count> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::super::testing::{Dice, errors, latency};
+    use super::super::{Off, Suspect, Verdict};
     use super::*;
 
     fn pod(dice: &mut Dice, name: &str, rate: f64, bad: f64) -> PodTick {
@@ -126,6 +180,8 @@ mod tests {
             interval: 1000,
             step: second / 60,
             due: 9_091,
+            asked: Some(9_091),
+            replaced: None,
             canary: Some(vec![pod(&mut dice, "c1", 10.0, bad), pod(&mut dice, "c2", 10.0, bad)]),
             stable: (!second.is_multiple_of(7))
                 .then(|| vec![pod(&mut dice, "s1", 100.0, 0.002), pod(&mut dice, "s2", 100.0, 0.002)]),
@@ -166,6 +222,67 @@ mod tests {
         assert_eq!(broken.judge()[0].verdict, Verdict::Bad);
         assert_eq!(broken.judge()[1].verdict, Verdict::Good, "its latency is as ever");
         assert!(healthy.split().seen().is_some_and(|seen| (7.0..11.0).contains(&seen)));
+    }
+
+    /// Three pods of each version; one canary pod fails half of its requests from the eleventh second on.
+    fn with_a_bad_pod(dice: &mut Dice, second: u32, bad: f64) -> Tick {
+        let ill = if second > 10 { bad } else { 0.002 };
+        let canary = vec![pod(dice, "c1", 20.0, 0.002), pod(dice, "c2", 20.0, ill), pod(dice, "c3", 20.0, 0.002)];
+        let stable = ["s1", "s2", "s3"].map(|name| pod(dice, name, 100.0, 0.002));
+        Tick { interval: 1000, canary: Some(canary), stable: Some(stable.to_vec()), ..Tick::default() }
+    }
+
+    #[test]
+    fn one_bad_pod_is_named_and_once_it_is_replaced_the_version_is_as_good_as_ever() {
+        let (mut fold, mut dice) = (begun(), Dice::new(5));
+        (0..40).for_each(|second| fold.fold(&with_a_bad_pod(&mut dice, second, 0.5)));
+        assert_eq!(fold.judge()[0].suspect, Some(Suspect::Pod("c2".into())));
+        let replaced = Some("c2".to_owned());
+        for second in 40..100 {
+            fold.fold(&Tick { replaced: replaced.clone(), ..with_a_bad_pod(&mut dice, second, 0.5) });
+        }
+        let judgement = fold.judge().remove(0);
+        assert_eq!((judgement.verdict, judgement.suspect), (Verdict::Good, None));
+    }
+
+    #[test]
+    fn stables_pods_tell_whether_requests_fail_together() {
+        // Given a stable one in thirty of whose requests fail: one by one, or all of a pod for a second.
+        let folded = |together: bool| {
+            let (mut fold, mut dice) = (begun(), Dice::new(6));
+            for _ in 0..600 {
+                let mut tick = with_a_bad_pod(&mut dice, 0, 0.0);
+                for count in tick.stable.iter_mut().flatten().map(|pod| &mut pod.counts[0]) {
+                    count.bad = match together {
+                        true => dice.binomial(1, 1.0 / 30.0) * count.total,
+                        false => dice.binomial(count.total, 1.0 / 30.0),
+                    };
+                }
+                fold.fold(&tick);
+            }
+            fold.judge().remove(0)
+        };
+        // Then more requests are needed to see a regression where they fail together.
+        let (alone, together) = (folded(false), folded(true));
+        assert!(together.needed > 2 * alone.needed, "{} and {}", together.needed, alone.needed);
+    }
+
+    #[test]
+    fn a_split_that_is_not_as_asked_is_told_and_only_where_it_was_asked_for() {
+        let folded = |asked: Option<u32>| {
+            let (mut fold, mut dice) = (begun(), Dice::new(7));
+            for _ in 0..300 {
+                let canary = Some(vec![pod(&mut dice, "c1", 16.0, 0.0)]);
+                let stable = Some(vec![pod(&mut dice, "s1", 184.0, 0.0)]);
+                fold.fold(&Tick { interval: 1000, due: 5_000, asked, canary, stable, ..Tick::default() });
+            }
+            fold
+        };
+        let told = folded(Some(5_000)).mismatch().unwrap();
+        assert!(told.off == Off::More && (7.0..9.0).contains(&told.got), "{told:?}");
+        let silent = folded(None);
+        assert_eq!(silent.mismatch(), None);
+        assert!(silent.rate().is_some_and(|rate| (190.0..210.0).contains(&rate)));
     }
 
     #[test]

@@ -366,6 +366,12 @@ impl Evidence {
         self.slos.iter().find_map(Track::suspect)
     }
 
+    /// Where in a tick's samples each SLO's own counts are.
+    fn own_columns(&self) -> Vec<usize> {
+        let after = |next: &mut usize, slo: &Track| Some(std::mem::replace(next, *next + slo.width()));
+        self.slos.iter().scan(0, after).collect()
+    }
+
     /// Bad requests of an SLO (in the order of `new`) because of this release. The same as asking `judge`.
     pub fn harm(&self, slo: usize) -> Harm {
         self.slos.get(slo).map(Track::harm).unwrap_or_default()

@@ -151,9 +151,10 @@ impl Track {
         self.crowd.begin_step();
     }
 
-    /// All that was won or lost is forgotten, with the tick that waits, and the `share` of the money that
-    /// was bet is bet anew.
+    /// All that was won or lost is forgotten, with the tick that waits and the requests that the step has seen, and the
+    /// `share` of the money that was bet is bet anew.
     pub(super) fn restart(&mut self, share: f64) {
+        self.begin_step();
         let bet = tolerated(&self.slo);
         self.versus = Versus::new(bet);
         self.lag = Lag::default();

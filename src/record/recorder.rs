@@ -87,13 +87,18 @@ impl Recorder {
         self.ticks += 1;
         self.text.push(&Entry::Tick(Box::new(tick.clone())));
         if self.text.bytes() >= self.full_bytes || self.text.text_bytes() >= FULL_TEXT_BYTES {
-            let part = self.part();
-            self.closed.push(part);
-            let extra = self.closed.len().saturating_sub(MAX_CLOSED);
-            self.closed.drain(..extra);
-            self.number += 1;
-            self.begin(at, fold);
+            self.begin_anew(at, fold);
         }
+    }
+
+    /// Closes the segment under way: what comes next goes on from this fold.
+    pub fn begin_anew(&mut self, at: i64, fold: &Fold) {
+        let part = self.part();
+        self.closed.push(part);
+        let extra = self.closed.len().saturating_sub(MAX_CLOSED);
+        self.closed.drain(..extra);
+        self.number += 1;
+        self.begin(at, fold);
     }
 
     /// Ticks since the recorder began, to be noted with a snapshot: see [`Inputs::ticks`].

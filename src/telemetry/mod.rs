@@ -20,8 +20,8 @@ pub use body::Memory;
 pub use deltas::{Arm, ArmCounts, DeltaSettings, Deltas, PodDelta, PodScrape, TickCounts};
 pub use exposition::{Exposition, ExpositionError, Limits, parse};
 pub use query::{
-    CounterQuery, Gap, LatencyCount, LatencyQuery, Matcher, MatcherError, PodCounts, Query, QueryError, Readings, read,
-    shared_gaps,
+    CounterQuery, Gap, Histogram, LatencyCount, LatencyQuery, Matcher, MatcherError, PodCounts, Query, QueryError,
+    Readings, read, shared_gaps,
 };
 pub use round::{Look, Round};
 pub use scrape::{MAX_PODS_PER_ARM, ScrapeError, ScrapeSettings, Scraper, ScraperError, Target, pick};

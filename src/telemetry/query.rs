@@ -36,6 +36,8 @@ pub struct LatencyQuery {
     pub histogram: String,
     /// In seconds, and a bound of the histogram: what lies between two bounds cannot be told apart.
     pub threshold_seconds: f64,
+    /// Further bounds of the histogram, in seconds, of which the same is asked.
+    pub others_seconds: Vec<f64>,
     /// Series that count at all. No labels: all.
     pub only: Matcher,
 }
@@ -46,8 +48,10 @@ pub struct PodCounts {
     pub requests: u64,
     /// Those of `requests` that are errors.
     pub errors: u64,
-    /// One for each [`LatencyQuery`], in their order.
+    /// For each [`LatencyQuery`], in their order, that of its threshold and those of its further bounds.
     pub latencies: Vec<LatencyCount>,
+    /// For each [`LatencyQuery`] the histogram as it is; empty where it can't be had.
+    pub histograms: Vec<Histogram>,
     /// Whether the pod has the request counter at all. A fresh pod has none before its first request, so a 0 that is
     /// not present is an honest 0; absent on *all* pods it is a wrong name, and no data.
     pub present: bool,
@@ -61,6 +65,47 @@ pub struct LatencyCount {
     pub total: u64,
     /// Those of `total` above the threshold.
     pub slow: u64,
+}
+
+/// A classic histogram, all label sets together.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Histogram {
+    /// In seconds, ascending, without +Inf.
+    pub bounds: Vec<f64>,
+    /// For each bound the requests that took at most so long.
+    pub within: Vec<u64>,
+    pub total: u64,
+}
+
+// A bound is never NaN.
+impl Eq for Histogram {}
+
+impl Histogram {
+    /// Adds one with the same bounds; another can't be added and is left out.
+    pub fn add(&mut self, other: &Self) {
+        if self.bounds.is_empty() {
+            self.clone_from(other);
+        } else if self.bounds.len() == other.bounds.len()
+            && self.bounds.iter().zip(&other.bounds).all(|(a, b)| same(*a, *b))
+        {
+            self.within.iter_mut().zip(&other.within).for_each(|(sum, one)| *sum = sum.saturating_add(*one));
+            self.total = self.total.saturating_add(other.total);
+        }
+    }
+
+    /// Of one label set; `None` if a bucket is no whole number of requests.
+    fn of(group: &[(f64, &Series)]) -> Option<Self> {
+        let mut histogram = Self::default();
+        for (bound, series) in group {
+            let count = whole(series).ok()?;
+            if bound.is_finite() {
+                histogram.bounds.push(*bound);
+                histogram.within.push(count);
+            }
+            histogram.total = count;
+        }
+        Some(histogram)
+    }
 }
 
 /// A zero that may be an honest one or a wrong policy: only the other pods can tell.
@@ -217,8 +262,9 @@ pub fn read(readings: &impl Readings, query: &Query) -> Result<PodCounts, QueryE
     let mut counts = PodCounts::default();
     read_requests(readings, &query.requests, &mut counts)?;
     for latency in &query.latencies {
-        let count = read_latency(readings, latency, &mut counts.gaps)?;
-        counts.latencies.push(count);
+        let (slow, histogram) = read_latency(readings, latency, &mut counts.gaps)?;
+        counts.latencies.extend(slow);
+        counts.histograms.push(histogram);
     }
     Ok(counts)
 }
@@ -273,8 +319,10 @@ fn read_latency(
     readings: &impl Readings,
     query: &LatencyQuery,
     gaps: &mut Vec<Gap>,
-) -> Result<LatencyCount, QueryError> {
+) -> Result<(Vec<LatencyCount>, Histogram), QueryError> {
     let histogram = &query.histogram;
+    let mut sums = vec![LatencyCount::default(); 1 + query.others_seconds.len()];
+    let mut whole = Histogram::default();
     if !(query.threshold_seconds.is_finite() && query.threshold_seconds > 0.0) {
         let found = query.threshold_seconds.to_string();
         return Err(QueryError::BadThreshold { histogram: histogram.clone(), found });
@@ -303,7 +351,7 @@ fn read_latency(
         if !readings.knows(histogram) {
             gaps.push(no_metric(readings, histogram));
         }
-        return Ok(LatencyCount::default());
+        return Ok((sums, whole));
     }
 
     let mut groups: BTreeMap<_, Vec<(f64, &Series)>> = BTreeMap::new();
@@ -313,18 +361,21 @@ fn read_latency(
     if groups.is_empty() {
         gaps.push(Gap::NothingMatches { metric: histogram.clone(), only: query.only.to_string() });
     }
-    let mut sum = LatencyCount::default();
     for group in groups.values_mut() {
         group.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        let count = read_group(query, group)?;
-        sum.total = sum.total.saturating_add(count.total);
-        sum.slow = sum.slow.saturating_add(count.slow);
+        for (sum, count) in sums.iter_mut().zip(read_group(query, group)?) {
+            sum.total = sum.total.saturating_add(count.total);
+            sum.slow = sum.slow.saturating_add(count.slow);
+        }
+        if let Some(one) = Histogram::of(group) {
+            whole.add(&one);
+        }
     }
-    Ok(sum)
+    Ok((sums, whole))
 }
 
-/// The buckets of one label set, sorted by bound.
-fn read_group(query: &LatencyQuery, group: &[(f64, &Series)]) -> Result<LatencyCount, QueryError> {
+/// The buckets of one label set, sorted by bound: the count of the threshold, then those of the further bounds.
+fn read_group(query: &LatencyQuery, group: &[(f64, &Series)]) -> Result<Vec<LatencyCount>, QueryError> {
     for pair in group.windows(2) {
         if let [(a, _), (b, twice)] = pair
             && a == b
@@ -341,21 +392,27 @@ fn read_group(query: &LatencyQuery, group: &[(f64, &Series)]) -> Result<LatencyC
                 .fault("a bucket le=\"+Inf\"", found, "every histogram has one; is the text whole?")
                 .into());
         }
-        None => return Ok(LatencyCount::default()),
+        None => return Ok(Vec::new()),
     };
-    let threshold = query.threshold_seconds;
-    let Some((_, series)) = group.iter().find(|(bound, _)| same(*bound, threshold)) else {
-        return Err(no_such_bucket(query, group));
-    };
-    let fast = whole(series)?;
-    match total.checked_sub(fast) {
-        Some(slow) => Ok(LatencyCount { total, slow }),
-        None => {
-            let found = format!("{total}, less than the {fast} of le=\"{}\"", series.label("le"));
-            let advice = "buckets are cumulative: each counts all faster requests too";
-            Err(all.fault("le=\"+Inf\" to count all requests", found, advice).into())
+    let slower_than = |seconds: f64| {
+        let Some((_, series)) = group.iter().find(|(bound, _)| same(*bound, seconds)) else { return Ok(None) };
+        let fast = whole(series)?;
+        match total.checked_sub(fast) {
+            Some(slow) => Ok(Some(LatencyCount { total, slow })),
+            None => {
+                let found = format!("{total}, less than the {fast} of le=\"{}\"", series.label("le"));
+                let advice = "buckets are cumulative: each counts all faster requests too";
+                Err(QueryError::from(all.fault("le=\"+Inf\" to count all requests", found, advice)))
+            }
         }
+    };
+    let Some(own) = slower_than(query.threshold_seconds)? else { return Err(no_such_bucket(query, group)) };
+    let mut counts = vec![own];
+    for bound in &query.others_seconds {
+        // A label set without this bound says nothing about it.
+        counts.push(slower_than(*bound)?.unwrap_or_default());
     }
+    Ok(counts)
 }
 
 fn no_such_bucket(query: &LatencyQuery, group: &[(f64, &Series)]) -> QueryError {

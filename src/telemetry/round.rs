@@ -26,4 +26,6 @@ pub struct Round {
     pub fault: Option<String>,
     /// What no pod has, or what else speaks against these counts.
     pub gap: Option<String>,
+    /// There are more pods than were to be read, so what was counted is no share of all requests.
+    pub sampled: bool,
 }

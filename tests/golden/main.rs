@@ -113,6 +113,13 @@ fn bad_errors() {
     story("bad-errors", routed(release("bad")));
 }
 
+/// Five canary pods, one of which is bad by itself.
+#[test]
+fn bad_pod() {
+    let steps = json!([{"weight": 50, "bake": "5s", "pods": 5}]);
+    story("bad-pod", Setting { replicas: 5, steps, ..routed(release("one-bad")) });
+}
+
 #[test]
 fn slow() {
     story("slow", routed(release("slow")));

@@ -132,9 +132,10 @@ capabilities:
 - apiGroups: [""]
   resources: [services]
   verbs: [list, watch, create, patch, delete]
+# A canary pod that is bad by itself is replaced, once in a run.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, delete]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]

@@ -4,12 +4,15 @@
 //! then the phase's own: prepare and shift, promote, roll back. Each answers with a [`Move`]; [`settle`] turns it into
 //! the status and the actions.
 
+mod blame;
 mod gates;
 mod outlook;
 mod promote;
 mod retreat;
 mod rollback;
 mod shift;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -20,10 +23,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{Action, Decision, Note, Snapshot, reasons};
 use crate::{
     api::{
-        ArmRequests, Decided, GateStatus, Outcome, Phase, Policy, RolloutRunSpec, RolloutRunStatus, Share, SloStatus,
-        Stage, Waiting, WaitingReason,
+        ArmRequests, BadPod, Decided, GateStatus, HarmStatus, Outcome, Phase, Policy, RolloutRunSpec, RolloutRunStatus,
+        Share, SloStatus, SplitStatus, Stage, Waiting, WaitingReason,
     },
-    evidence::Judgement,
+    evidence::{Judgement, Mismatch, Suspect},
 };
 use view::View;
 
@@ -34,6 +37,8 @@ const CONTEST_WINDOW: f64 = 300.0;
 const DECISIONS_KEPT: usize = 20;
 /// 20 gates before each of 50 steps are no use to anybody; what is dropped would be asked again.
 const GATES_KEPT: usize = 100;
+/// Facets of an SLO that are named in the status.
+const FACETS_SHOWN: usize = 8;
 
 /// What a stage wants: the next place of the run and what must be made so there.
 #[derive(Clone, Debug)]
@@ -50,6 +55,8 @@ struct Move {
     notes: Vec<Note>,
     /// What is to be written down of gates.
     gates: Vec<GateStatus>,
+    /// A canary pod that is found to be bad by itself.
+    bad_pod: Option<BadPod>,
 }
 
 impl Move {
@@ -66,6 +73,7 @@ impl Move {
             actions: Vec::new(),
             notes: Vec::new(),
             gates: Vec::new(),
+            bad_pod: None,
         }
     }
     fn gate(mut self, status: GateStatus) -> Self {
@@ -120,7 +128,7 @@ pub fn decide(
         (None, Phase::Promoting) => promote::next(&view),
         (None, _) => shift::next(&view),
     };
-    settle(&view, mended(&view, next))
+    settle(&view, mended(&view, blame::replace(&view, next)))
 }
 
 /// What others did to pins and pods is put right besides, last of all: nothing waits for it.
@@ -175,6 +183,9 @@ fn settle(view: &View<'_>, next: Move) -> Decision {
     if status.slos.is_empty() {
         status.slos.clone_from(&before.slos);
     }
+    status.bad_pod = before.bad_pod.clone().or(next.bad_pod);
+    status.split = view.snapshot.traffic.mismatch.as_ref().filter(|_| next.phase == Phase::Shifting).map(split_status);
+    notes.extend(mixed_traffic_note(before, &status));
     if let Some(stable) = &view.snapshot.stable {
         status.stable_restarts = before.stable_restarts.or(Some(stable.restarts));
     }
@@ -209,6 +220,23 @@ fn settle(view: &View<'_>, next: Move) -> Decision {
     let extra = status.decisions.len().saturating_sub(DECISIONS_KEPT);
     status.decisions.drain(..extra);
     Decision { status, actions: next.actions, notes }
+}
+
+/// Told once: stable's pods count requests that the route did not send them.
+fn mixed_traffic_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<Note> {
+    let is_less = |split: &SplitStatus| split.got < split.asked;
+    let split = status.split.as_ref().filter(|split| is_less(split))?;
+    let told = before.decisions.iter().any(|decided| decided.what == reasons::MIXED_TRAFFIC);
+    (!told).then(|| Note {
+        warning: false,
+        reason: reasons::MIXED_TRAFFIC,
+        message: format!(
+            "the route gives the canary {:.1} % of the requests, but of the {} that were counted it had {:.1} %: other \
+             callers reach stable without the route, so the versions serve different mixes; leave those requests out with \
+             telemetry.requests.only if they differ",
+            split.asked, split.requests, split.got
+        ),
+    })
 }
 
 /// Time spent waiting for people does not count for stepTimeout.
@@ -251,7 +279,8 @@ fn record_contests(view: &View<'_>, status: &mut RolloutRunStatus) -> Vec<Note> 
 fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<Note> {
     let loud = |reason| {
         use WaitingReason::{
-            Approval, Blocked, FewRequests, Gate, NoData, Paused, Quota, RouteContested, SharedFault, StepTimeout,
+            Approval, Blocked, FewRequests, Gate, NoData, Paused, Quota, RouteContested, SharedFault, SplitMismatch,
+            StepTimeout, Suspicion,
         };
         matches!(
             reason,
@@ -264,7 +293,9 @@ fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<
                 | Quota
                 | RouteContested
                 | SharedFault
+                | SplitMismatch
                 | StepTimeout
+                | Suspicion
         )
     };
     let was = before.waiting.as_ref().map(|waiting| waiting.reason).filter(|reason| loud(*reason));
@@ -278,10 +309,13 @@ fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<
             reason: match waiting.reason {
                 WaitingReason::RouteContested => reasons::ROUTE_CONTESTED,
                 WaitingReason::StepTimeout => reasons::STEP_TIMEOUT,
+                WaitingReason::SplitMismatch => reasons::SPLIT_MISMATCH,
                 _ => reasons::HOLDING,
             },
             message: match waiting.reason {
-                WaitingReason::RouteContested | WaitingReason::StepTimeout => waiting.message.clone(),
+                WaitingReason::RouteContested | WaitingReason::StepTimeout | WaitingReason::SplitMismatch => {
+                    waiting.message.clone()
+                }
                 reason => format!("{reason:?}: {}", waiting.message),
             },
         }),
@@ -306,6 +340,7 @@ fn summary(status: &RolloutRunStatus, view: &View<'_>) -> String {
 
 fn slo_status(judgement: &Judgement) -> SloStatus {
     let round = |value: f64| (value * 1000.0).round() / 1000.0;
+    let worse = judgement.facets.iter().filter(|facet| facet.worse).map(|facet| facet.name.clone());
     SloStatus {
         name: judgement.name.clone(),
         verdict: format!("{:?}", judgement.verdict),
@@ -313,5 +348,21 @@ fn slo_status(judgement: &Judgement) -> SloStatus {
         threshold: round(judgement.threshold),
         canary: ArmRequests { requests: judgement.canary.total, bad: judgement.canary.bad },
         stable: ArmRequests { requests: judgement.stable.total, bad: judgement.stable.bad },
+        harm: HarmStatus {
+            failed: judgement.harm.failed.round(),
+            low: judgement.harm.low.round(),
+            high: judgement.harm.high.round(),
+        },
+        worse: worse.take(FACETS_SHOWN).collect(),
+        suspect: judgement.suspect.as_ref().map(|suspect| match suspect {
+            Suspect::Version => "Version".to_owned(),
+            Suspect::Pod(uid) => format!("Pod {uid}"),
+            Suspect::Unclear => "Unclear".to_owned(),
+        }),
     }
+}
+
+fn split_status(mismatch: &Mismatch) -> SplitStatus {
+    let round = |percent: f64| (percent * 10.0).round() / 10.0;
+    SplitStatus { asked: round(mismatch.asked), got: round(mismatch.got), requests: mismatch.requests }
 }

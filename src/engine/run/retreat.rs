@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     api::{Outcome, Phase, Stage, WaitingReason},
-    evidence::{Judgement, Test, Verdict},
+    evidence::{Judgement, Test, Verdict, cap_of_budget},
 };
 
 /// Why, and what the run ends as.
@@ -77,6 +77,9 @@ fn verdict(view: &View<'_>) -> Option<Retreat> {
     refuse(reasons::SLO_VIOLATED, bad_words(bad))
 }
 
+/// Facets of an SLO that a message speaks of.
+const FACETS_TOLD: usize = 3;
+
 /// A Bad verdict with its numbers.
 fn bad_words(judgement: &Judgement) -> String {
     let share = |count: crate::evidence::Count| match count.total {
@@ -87,31 +90,62 @@ fn bad_words(judgement: &Judgement) -> String {
         Test::VersusStable => "is worse than stable",
         Test::Objective => "misses the objective",
     };
+    let facets = judgement
+        .facets
+        .iter()
+        .filter(|facet| facet.worse)
+        .map(|facet| format!("; {}: canary {}, stable {}", facet.name, share(facet.canary), share(facet.stable)));
     format!(
-        "SLO {}: the canary {test}: canary {}, stable {}; evidence {:.1}, threshold {:.1}",
+        "SLO {}: the canary {test}: canary {}, stable {}{}; evidence {:.1}, threshold {:.1}",
         judgement.name,
         share(judgement.canary),
         share(judgement.stable),
+        facets.take(FACETS_TOLD).collect::<String>(),
         judgement.evidence,
         judgement.threshold
     )
 }
 
+/// From the decision on, this many seconds pass until the canary has no traffic.
+const REACTION: f64 = 2.0;
+
 fn harm(view: &View<'_>) -> Option<Retreat> {
-    let most = view.policy.spec.limits.failed_requests as f64;
-    let failed = view.snapshot.traffic.excess_failed;
-    if failed >= most {
-        return refuse(
-            reasons::FAILED_REQUESTS,
-            format!(
-                "about {failed:.0} requests failed in excess of stable's share; limits.failedRequests is {most:.0}"
-            ),
-        );
+    let limits = &view.policy.spec.limits;
+    let ticks = (REACTION / view.policy.source.interval().as_secs_f64()).max(1.0);
+    let over = |cap: f64| move |judgement: &&Judgement| judgement.harm.exceeds(cap, ticks);
+    let judgements = &view.snapshot.judgements;
+    let most = limits.failed_requests as f64;
+    if let Some(judgement) = judgements.iter().find(over(most)) {
+        let message = format!("{}; limits.failedRequests is {most:.0}", harm_words(judgement));
+        return refuse(reasons::FAILED_REQUESTS, message);
+    }
+    if let (Some(budget), Some(rate)) = (&limits.error_budget, view.snapshot.traffic.rate) {
+        let requests = rate * budget.window.as_secs_f64();
+        for (judgement, slo) in judgements.iter().zip(&view.policy.slos) {
+            let cap = cap_of_budget(budget.share.ratio(), slo.bad_allowed, requests);
+            if over(cap)(&judgement) {
+                let message = format!(
+                    "{}; {} of the error budget of {} are {cap:.0} at {rate:.1} requests a second (limits.errorBudget)",
+                    harm_words(judgement),
+                    budget.share,
+                    budget.window
+                );
+                return refuse(reasons::ERROR_BUDGET, message);
+            }
+        }
     }
     match &view.snapshot.traffic.silent {
         Some(why) if view.phase() == Phase::Shifting => refuse(reasons::SILENT_ARM, why),
         _ => None,
     }
+}
+
+fn harm_words(judgement: &Judgement) -> String {
+    let harm = judgement.harm;
+    format!(
+        "SLO {}: about {:.0} requests (with 99 %: {:.0} to {:.0}) went bad because of this release",
+        judgement.name, harm.failed, harm.low, harm.high
+    )
 }
 
 fn pods(view: &View<'_>) -> Option<Retreat> {
@@ -158,4 +192,53 @@ fn canary_is_lost(view: &View<'_>) -> bool {
 
 fn why_blocked(arm: &Arm) -> String {
     arm.blocked.as_ref().map(|why| format!(": {why}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::Scene, *};
+    use crate::{
+        api::{ErrorBudget, Millis, Percent},
+        evidence::Harm,
+    };
+
+    /// The reason of the retreat for this harm, and what is said.
+    fn retreat(failed: f64, low: f64, per_tick: f64, change: impl Fn(&mut Scene)) -> Option<(&'static str, String)> {
+        let mut scene = Scene::with(None);
+        scene.snapshot.judgements[0].harm = Harm { failed, low, high: failed + 50.0, per_tick };
+        change(&mut scene);
+        harm(&scene.view()).map(|retreat| (retreat.reason, retreat.message))
+    }
+
+    #[test]
+    fn failed_requests_that_are_no_chance_take_the_traffic_back_before_the_cap_is_passed() {
+        // The cap is 500.
+        assert!(retreat(450.0, 300.0, 10.0, |_| {}).is_none());
+        assert!(retreat(600.0, 0.0, 0.0, |_| {}).is_none(), "chance alone may have done it");
+        let (reason, message) = retreat(450.0, 300.0, 30.0, |_| {}).expect("50 more until the traffic is gone");
+        assert_eq!(reason, reasons::FAILED_REQUESTS);
+        assert!(message.contains("about 450 requests (with 99 %: 300 to 500)"), "{message}");
+    }
+
+    #[test]
+    fn so_does_a_share_of_the_error_budget() {
+        // Given 5 % of the budget of 1 % of the requests of 30 days, one a second: 1,296 requests.
+        let budget = |scene: &mut Scene| {
+            let (share, window) = (Percent(5.0), Millis::seconds(30 * 86_400));
+            scene.policy.spec.limits.error_budget = Some(ErrorBudget { share, window });
+            scene.policy.spec.limits.failed_requests = 1_000_000;
+        };
+        assert!(retreat(1200.0, 900.0, 0.0, budget).is_none());
+        let (reason, message) = retreat(1300.0, 900.0, 0.0, budget).expect("above it");
+        assert_eq!(reason, reasons::ERROR_BUDGET);
+        assert!(message.contains("5% of the error budget of 30d are 1296 at 1.0 requests a second"), "{message}");
+        // Without any rate there is no budget to go by.
+        assert!(
+            retreat(1300.0, 900.0, 0.0, |scene| {
+                budget(scene);
+                scene.snapshot.traffic.rate = None;
+            })
+            .is_none()
+        );
+    }
 }

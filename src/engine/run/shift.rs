@@ -2,7 +2,7 @@
 
 use super::{
     super::{Action, reasons},
-    Move,
+    Move, blame,
     gates::{self, Point},
     outlook, promote,
     retreat::Retreat,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{Advance, Lets, Millis, Otherwise, Phase, Share, Step, WaitingReason},
-    evidence::Verdict,
+    evidence::{Off, Verdict},
 };
 
 /// A contested canary keeps its pods for so many seconds after its weight is gone: a controller that has just come to
@@ -290,6 +290,9 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
             ),
         ));
     }
+    if let Some(held) = blame::hold(view).or_else(|| replacement(view)).or_else(|| split(view)) {
+        return Some(held);
+    }
     if elapsed < bake.as_secs_f64() && !is_proven(view, lets) {
         return Some((
             WaitingReason::Bake,
@@ -328,6 +331,24 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
             100.0 * few.power
         ),
     ))
+}
+
+/// The pod that replaces a bad one.
+fn replacement(view: &View<'_>) -> Option<(WaitingReason, String)> {
+    view.before.bad_pod.as_ref()?;
+    let pods = view.step_pods(view.before.step);
+    (view.canary_available() < pods).then(|| view.short_of(pods))
+}
+
+/// More callers than meant get the canary.
+fn split(view: &View<'_>) -> Option<(WaitingReason, String)> {
+    let off = view.snapshot.traffic.mismatch.as_ref().filter(|mismatch| mismatch.off == Off::More)?;
+    let message = format!(
+        "the route gives the canary {:.1} % of the requests, but of {} that were counted it got {:.1} %: look for another \
+         route or Service that sends requests to it",
+        off.asked, off.requests, off.got
+    );
+    Some((WaitingReason::SplitMismatch, message))
 }
 
 /// The canary is proven not to be worse, and the policy goes on by that: no need to bake.
@@ -375,5 +396,38 @@ fn words(lets: &Lets, weight: u32) -> String {
         Lets::Match(_) => format!("{weight} % and requests that match"),
         Lets::Mirror(mirror) => format!("copies of {} % of the requests", mirror.percent),
         Lets::Preview(_) => "a preview of full size".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::Scene, *};
+    use crate::{api::BadPod, evidence::Mismatch};
+
+    fn held(scene: &Scene) -> Option<(WaitingReason, String)> {
+        why_not_yet(&scene.view(), 0.0, &Lets::Weight(50), Millis::seconds(60))
+    }
+
+    #[test]
+    fn a_canary_that_gets_more_than_its_weight_is_held_with_the_numbers() {
+        let mut scene = Scene::with(None);
+        let off = |off, got| Mismatch { off, asked: 5.0, got, requests: 4000, evidence: 9.0, threshold: 5.3 };
+        scene.snapshot.traffic.mismatch = Some(off(Off::More, 8.0));
+        let (reason, message) = held(&scene).expect("a hold");
+        assert_eq!(reason, WaitingReason::SplitMismatch);
+        assert!(message.contains("5.0 % of the requests, but of 4000 that were counted it got 8.0 %"), "{message}");
+        // Less is no broken split: stable has other callers.
+        scene.snapshot.traffic.mismatch = Some(off(Off::Less, 3.0));
+        assert_eq!(held(&scene).map(|(reason, _)| reason), Some(WaitingReason::Bake));
+    }
+
+    #[test]
+    fn a_step_goes_on_only_once_the_replacement_of_a_bad_pod_is_ready() {
+        let mut scene = Scene::with(None);
+        scene.before.bad_pod = Some(BadPod { name: "auth-z".into(), uid: "gone".into() });
+        scene.snapshot.canary_service = Some(0);
+        assert_eq!(held(&scene).map(|(reason, _)| reason), Some(WaitingReason::Capacity));
+        scene.snapshot.canary_service = Some(2);
+        assert_eq!(held(&scene).map(|(reason, _)| reason), Some(WaitingReason::Bake));
     }
 }

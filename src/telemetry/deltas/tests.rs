@@ -4,7 +4,7 @@ use super::*;
 
 fn counts(requests: u64, errors: u64, total: u64, slow: u64) -> PodCounts {
     let latencies = vec![LatencyCount { total, slow }];
-    PodCounts { requests, errors, latencies, present: true, gaps: Vec::new() }
+    PodCounts { requests, errors, latencies, present: true, ..PodCounts::default() }
 }
 
 fn pod(id: &str, arm: Arm, counts: PodCounts) -> PodScrape {

@@ -48,6 +48,7 @@ mod tests {
         let latency = |threshold_seconds| LatencyQuery {
             histogram: "http_request_duration_seconds".to_owned(),
             threshold_seconds,
+            others_seconds: Vec::new(),
             only: Matcher::any(),
         };
         Query {

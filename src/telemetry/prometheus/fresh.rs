@@ -203,7 +203,7 @@ impl Freshness {
                 )
             })
         });
-        Sifted { round: Round { pods, seconds, since, fault: None, gap }, known, at, moved }
+        Sifted { round: Round { pods, seconds, since, fault: None, gap, sampled: false }, known, at, moved }
     }
 
     fn note(&mut self, clock: Clock, sifted: &Sifted, is_shared: bool) {

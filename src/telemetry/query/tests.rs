@@ -14,6 +14,7 @@ fn query(errors: &[(&str, &str)], only: &[(&str, &str)]) -> Query {
         latencies: vec![LatencyQuery {
             histogram: "http_request_duration_seconds".to_owned(),
             threshold_seconds: 0.25,
+            others_seconds: Vec::new(),
             only: matcher(only),
         }],
     }
@@ -62,6 +63,25 @@ http_request_duration_seconds_count 1100
     assert_eq!((counts.requests, counts.errors), (100, 10));
     assert_eq!(counts.latencies, [LatencyCount { total: 100, slow: 5 }]);
     assert!(counts.present && counts.gaps.is_empty());
+}
+
+#[test]
+fn several_bounds_are_read_at_once_and_the_histogram_is_there_to_choose_from() {
+    let body = histogram("0.1:40 0.25:95 1:99 +Inf:100");
+    let mut query = query(&[], &[]);
+    query.latencies[0].others_seconds = vec![0.1, 1.0, 5.0];
+    let counts = ask(&body, &query).unwrap();
+    let slow = |slow| LatencyCount { total: 100, slow };
+    assert_eq!(counts.latencies, [slow(5), slow(60), slow(1), LatencyCount::default()], "there is no bound 5");
+    let read = &counts.histograms[0];
+    assert_eq!((&read.bounds[..], &read.within[..], read.total), (&[0.1, 0.25, 1.0][..], &[40, 95, 99][..], 100));
+    // Those of several pods are one, as far as their bounds are the same.
+    let mut sum = read.clone();
+    sum.add(read);
+    sum.add(&Histogram { bounds: vec![0.1], within: vec![7], total: 9 });
+    assert_eq!((&sum.within[..], sum.total), (&[80, 190, 198][..], 200));
+    // No requests yet: nothing to choose from.
+    assert_eq!(ask("up 1\n", &query).unwrap().histograms, [Histogram::default()]);
 }
 
 #[test]

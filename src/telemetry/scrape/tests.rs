@@ -16,7 +16,12 @@ fn query() -> Query {
     let counter = "http_requests_total".to_owned();
     Query {
         requests: CounterQuery { counter, errors, only: Matcher::any() },
-        latencies: vec![LatencyQuery { histogram: "h".to_owned(), threshold_seconds: 0.25, only: Matcher::any() }],
+        latencies: vec![LatencyQuery {
+            histogram: "h".to_owned(),
+            threshold_seconds: 0.25,
+            others_seconds: Vec::new(),
+            only: Matcher::any(),
+        }],
     }
 }
 

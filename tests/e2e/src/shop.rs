@@ -133,10 +133,15 @@ impl Shop {
             if pod["metadata"]["deletionTimestamp"].is_string() {
                 continue;
             }
-            let path = format!("/api/v1/namespaces/{}/pods/{name}:8081/proxy/faults", self.namespace);
-            kubectl_with(&["create", "--raw", &path, "-f", "-"], &faults.to_string())?;
+            self.faults_of(&name, faults)?;
         }
         Ok(())
+    }
+
+    /// Switches faults of one pod.
+    pub fn faults_of(&self, pod: &str, faults: &Value) -> Result<()> {
+        let path = format!("/api/v1/namespaces/{}/pods/{pod}:8081/proxy/faults", self.namespace);
+        kubectl_with(&["create", "--raw", &path, "-f", "-"], &faults.to_string()).map(drop)
     }
 
     /// The newest run.

@@ -29,9 +29,12 @@ pub enum Nature {
     Unpullable,
     /// Is ready and answers nothing.
     Hanging,
+    /// Its first pod answers with errors, the others are good.
+    OneBad,
 }
 
-pub const NATURES: [(&str, Nature); 7] = [
+pub const NATURES: [(&str, Nature); 8] = [
+    ("one-bad", Nature::OneBad),
     ("good", Nature::Good),
     ("bad", Nature::Bad),
     ("slow", Nature::Slow),

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serin::{
     api::{ConfigKind, Policy, Rollout, RolloutRun, RolloutRunStatus, SloKind, validate},
     controller::{
-        Moved, Seen, Verb, World, Write, due_percent, look_after, move_run, plan, seen, thousandths, to_close, watches,
+        Moved, Seen, Verb, World, Write, asked_percent, due_percent, look_after, move_run, plan, seen, thousandths,
+        to_close, watches,
     },
     engine::{Action, GateAnswer, Gates, Latch, Note},
     evidence::{Count, Fold, PodTick, Tick},
@@ -470,7 +471,7 @@ impl Sensor {
     fn start(run: &RolloutRun, status: &RolloutRunStatus, meters: &Meters, now: i64) -> Self {
         let policy = validate(&run.spec.policy).expect("a valid policy");
         let fresh = || {
-            let fold = Fold::new(&watches(&policy), policy.alpha, policy.steps.len());
+            let fold = Fold::new(&watches(&policy, &[]), policy.alpha, policy.steps.len());
             Ledger { fold, read: meters.clone() }
         };
         let saved = status.ledger.as_deref().and_then(|text| serde_json::from_str(text).ok());
@@ -485,15 +486,18 @@ impl Sensor {
             bad: if matches!(slo.kind, SloKind::Errors) { did.errors } else { did.slow },
         };
         let read = |hash: &str| {
-            let did = meters.of(hash).since(ledger.read.of(hash));
             let pods: Vec<_> = world.pods.iter().filter(|pod| pod.hash() == Some(hash)).collect();
             // Pods that crash can't be read.
             let readable = pods.is_empty()
                 || pods.iter().any(|pod| {
                     pod.status.phase != "Running" || pod.is_ready() || pod.metadata.deletion_timestamp.is_some()
                 });
-            let counts = self.policy.slos.iter().map(|slo| count(slo, did)).collect();
-            readable.then(|| vec![PodTick { pod: hash.to_owned(), requests: did.requests, counts }])
+            let tick = |(uid, did): (&str, super::traffic::Meter)| PodTick {
+                pod: uid.to_owned(),
+                requests: did.requests,
+                counts: self.policy.slos.iter().map(|slo| count(slo, did)).collect(),
+            };
+            readable.then(|| meters.since(&ledger.read, hash).into_iter().map(tick).collect())
         };
         let (stable, canary) = (read(&run.spec.from.hash), read(&run.spec.to.hash));
         let blind = (stable.is_none() || canary.is_none()).then(|| "a pod refuses connections".to_owned());
@@ -501,6 +505,8 @@ impl Sensor {
             interval: 1000,
             step: status.step.saturating_sub(1),
             due: thousandths(due_percent(&self.policy, status)),
+            asked: asked_percent(&self.policy, status).map(thousandths),
+            replaced: status.bad_pod.as_ref().map(|bad| bad.uid.clone()),
             canary,
             stable,
             blind,

@@ -44,6 +44,7 @@ impl From<Written> for Kind {
             Written::RolloutRun => Self::Run,
             Written::Deployment => Self::Deployment,
             Written::ReplicaSet => Self::ReplicaSet,
+            Written::Pod => Self::Pod,
             Written::Service => Self::Service,
             Written::HttpRoute | Written::GrpcRoute => Self::Route,
             Written::ConfigMap | Written::Secret => Self::ConfigMap,

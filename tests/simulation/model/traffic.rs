@@ -29,13 +29,16 @@ impl Meter {
     }
 }
 
-/// By pod-template-hash.
+/// By pod-template-hash and UID.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Meters(BTreeMap<String, Meter>);
+pub struct Meters(BTreeMap<String, BTreeMap<String, Meter>>);
 
 impl Meters {
-    pub fn of(&self, hash: &str) -> Meter {
-        self.0.get(hash).copied().unwrap_or_default()
+    /// What each pod of a version counted since then.
+    pub fn since(&self, before: &Self, hash: &str) -> Vec<(&str, Meter)> {
+        let was = |uid: &str| before.0.get(hash).and_then(|pods| pods.get(uid)).copied().unwrap_or_default();
+        let pods = self.0.get(hash).into_iter().flatten();
+        pods.map(|(uid, is)| (uid.as_str(), is.since(was(uid)))).filter(|(_, did)| did.requests > 0).collect()
     }
 }
 
@@ -53,6 +56,8 @@ pub struct Traffic {
     pub previewing: f64,
     /// Something behind both versions is down.
     pub outage: bool,
+    /// By hash: the pod of a version with one bad pod that is it.
+    pub lemons: BTreeMap<String, String>,
     pub owed: [f64; 3],
 }
 
@@ -111,16 +116,28 @@ impl Traffic {
             }
             let pod = chance.below(pods.len() as u64) as usize;
             match pods[pod].nature {
-                Some(nature) => pods[pod].meter.count(nature, self.outage, chance),
+                Some(nature) => {
+                    let nature = self.nature_of_pod(&pods[pod], nature);
+                    pods[pod].meter.count(nature, self.outage, chance);
+                }
                 None => self.lose(|| format!("pod {} is gone and still in the endpoints", pods[pod].name)),
             }
         }
         for pod in arms.into_iter().flatten().filter(|pod| pod.meter.requests > 0) {
-            let meter = self.meters.0.entry(pod.hash).or_default();
+            let meter = self.meters.0.entry(pod.hash).or_default().entry(pod.uid).or_default();
             meter.requests += pod.meter.requests;
             meter.errors += pod.meter.errors;
             meter.slow += pod.meter.slow;
         }
+    }
+
+    /// The first pod of its version that is asked is the bad one.
+    fn nature_of_pod(&mut self, pod: &Answering, of_version: Nature) -> Nature {
+        if of_version != Nature::OneBad {
+            return of_version;
+        }
+        let lemon = self.lemons.entry(pod.hash.clone()).or_insert_with(|| pod.uid.clone());
+        if *lemon == pod.uid { Nature::Bad } else { Nature::Good }
     }
 
     fn lose(&mut self, why: impl FnOnce() -> String) {
@@ -132,6 +149,7 @@ impl Traffic {
 /// A pod behind a Service, and what it has answered in this step.
 struct Answering {
     name: String,
+    uid: String,
     hash: String,
     /// `None`: it is gone.
     nature: Option<Nature>,
@@ -143,6 +161,7 @@ impl Answering {
         let one = |name: String| {
             let pod = server.get(Kind::Pod, &name);
             Self {
+                uid: pod.map(|pod| pod.uid().to_owned()).unwrap_or_default(),
                 hash: pod.map(|pod| pod.hash().to_owned()).unwrap_or_default(),
                 nature: pod.map(|pod| pod_nature(server, pod)),
                 meter: Meter::default(),

@@ -3,6 +3,7 @@
 mod chart;
 mod configuration;
 mod ends;
+mod evidence;
 mod gates;
 mod input;
 mod life;

@@ -1,0 +1,192 @@
+//! What the counts show, and what is made of it: one bad pod, a slow tail, callers that go round the route.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use serin_e2e::{
+    cluster::{eventually, get, list},
+    exposure::now,
+    shop::Shop,
+    traffic::Load,
+};
+
+use super::{assert_tidy, figures, open_shop};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Name and UID of the canary's pods that are there and not going.
+fn canary_pods(shop: &Shop, run: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let pods = list(&shop.namespace, "pods").expect("kubectl");
+    let canary = pods.iter().filter(|pod| {
+        let metadata = &pod["metadata"];
+        metadata["labels"]["pod-template-hash"] == run["spec"]["to"]["hash"] && metadata["deletionTimestamp"].is_null()
+    });
+    canary.map(|pod| (text(&pod["metadata"]["name"]), text(&pod["metadata"]["uid"]))).collect()
+}
+
+/// Waits until the newest run shifts and has this weight.
+fn weighted(shop: &Shop, weight: u32) -> Value {
+    eventually(&format!("weight {weight}"), 2 * MINUTE, || {
+        let run = shop.run()?.unwrap_or_default();
+        match run["status"]["weight"]["set"] == weight && run["status"]["phase"] == "Shifting" {
+            true => Ok(Some(run)),
+            false => Err(format!("found {}", run["status"]["message"])),
+        }
+    })
+    .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Messages of the events with this reason.
+fn events(shop: &Shop, reason: &str) -> Vec<String> {
+    let events = list(&shop.namespace, "events").expect("kubectl");
+    let of_reason = events.iter().filter(|event| event["reason"] == reason);
+    of_reason.map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn one_bad_pod_of_five_is_named_and_replaced_and_the_version_is_promoted() {
+    let steps = json!([{"weight": 50, "bake": "10s", "pods": 5}]);
+    let (shop, mut load) = open_shop("badpod", &steps, |_| {});
+    shop.kubectl(&["scale", "deployment/auth", "--replicas=5"]).expect("scale");
+    shop.kubectl(&["rollout", "status", "deployment/auth", "--timeout=90s"]).expect("five pods");
+    // given a healthy version with five pods, one of which is on a bad node
+    let began = now();
+    shop.release(&["VERSION=v2"]).expect("release");
+    let run = weighted(&shop, 50);
+    let before = canary_pods(&shop, &run);
+    assert_eq!(before.len(), 5, "{before:?}");
+    let (name, uid) = before[2].clone();
+    shop.faults_of(&name, &json!({"errors": "50%"})).expect("faults");
+    let ill = now();
+    // then it is named and replaced, and the others stay
+    let named =
+        eventually("a pod that is named", MINUTE, || Ok(shop.run()?.filter(|run| run["status"]["badPod"].is_object())))
+            .unwrap_or_else(|error| panic!("{error}"));
+    println!("      named after {:.1} s: {}", now() - ill, named["status"]["message"]);
+    assert_eq!(named["status"]["badPod"], json!({"name": name, "uid": uid}));
+    let after = eventually("another pod", MINUTE, || {
+        let pods = canary_pods(&shop, &named);
+        Ok((pods.len() == 5 && pods.iter().all(|(_, other)| *other != uid)).then_some(pods))
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(after.iter().filter(|pod| before.contains(pod)).count(), 4, "{before:?}, {after:?}");
+    // and the version is not blamed for it
+    let run = shop.run_in("Succeeded", None, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    assert!(run["status"]["slos"][0]["suspect"].is_null(), "{run}");
+    let told = events(&shop, "BadPod");
+    assert!(told.len() == 1 && told[0].contains(&name), "{told:?}");
+    let seen = figures(&mut load, began, "v2");
+    assert_eq!(seen.lost, 0);
+    shop.idle().expect("Ready again");
+    assert_tidy(&shop);
+}
+
+#[test]
+fn a_slow_tail_that_the_threshold_does_not_see_is_taken_back() {
+    let (shop, mut load) = open_shop("tail", &json!([{"weight": 50, "bake": "3m"}]), |_| {});
+    // given 3 % of the requests at 150 ms, which the SLO's 250 ms do not see
+    let began = now();
+    shop.release(&["VERSION=v2", "FAULT_LATENCY=150ms", "FAULT_LATENCY_SHARE=3%"]).expect("release");
+    weighted(&shop, 50);
+    let at = now();
+    let run = shop.run_in("RolledBack", None, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    println!("      after {:.1} s: {}", now() - at, run["status"]["decisions"]);
+    assert_eq!(run["status"]["reason"], "SloViolated");
+    let latency = &run["status"]["slos"][1];
+    assert_eq!((&latency["verdict"], &latency["canary"]["bad"]), (&json!("Bad"), &json!(0)), "{latency}");
+    assert!(latency["worse"].as_array().is_some_and(|worse| worse.contains(&json!("slower than 0.1 s"))), "{latency}");
+    let why = run["status"]["decisions"].to_string();
+    assert!(why.contains("slower than 0.1 s: canary"), "{why}");
+    let seen = figures(&mut load, began, "v2");
+    assert_eq!((seen.failed, seen.lost), (0, 0));
+    assert_tidy(&shop);
+}
+
+/// Callers of the Service itself whose requests are wrong: 5 a second, answered 401. They end with this value.
+struct WrongCallers {
+    ends: Arc<AtomicBool>,
+    task: Option<JoinHandle<u32>>,
+}
+
+impl WrongCallers {
+    fn start(address: SocketAddr) -> Self {
+        let ends = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&ends);
+        let task = std::thread::spawn(move || {
+            let mut answered = 0;
+            while !stop.load(Ordering::Relaxed) {
+                answered += u32::from(is_refused(address).unwrap_or(false));
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            answered
+        });
+        Self { ends, task: Some(task) }
+    }
+
+    /// How many were answered 401.
+    fn end(mut self) -> u32 {
+        self.ends.store(true, Ordering::Relaxed);
+        self.task.take().and_then(|task| task.join().ok()).unwrap_or(0)
+    }
+}
+
+impl Drop for WrongCallers {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+}
+
+fn is_refused(address: SocketAddr) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(b"GET /session HTTP/1.1\r\nHost: direct.example.com\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.starts_with("HTTP/1.1 401"))
+}
+
+#[test]
+fn callers_with_errors_of_their_own_at_stable_only_are_told_and_mislead_nobody() {
+    let steps = json!([{"weight": 20, "bake": "10s"}, {"weight": 50, "bake": "5s"}]);
+    let (shop, mut load) = open_shop("mixed", &steps, |rollout| {
+        rollout["spec"]["telemetry"]["requests"]["errors"] = json!({"code": "401|5.."});
+    });
+    // given direct callers of the Service, of whose requests 5 % are errors whatever version answers
+    let service = get(&shop.namespace, "service", "auth").expect("kubectl").expect("a Service");
+    let address = service["spec"]["clusterIP"].as_str().expect("an address");
+    let direct = ["--close"];
+    let _callers = Load::start(&format!("http://{address}"), "direct.example.com", 95, 600, &direct).expect("load");
+    let wrong = WrongCallers::start(SocketAddr::new(address.parse().expect("an address"), 80));
+
+    // when a healthy version comes, it is promoted, and it is said that the versions serve different mixes
+    let began = now();
+    shop.release(&["VERSION=v2"]).expect("release");
+    let run = shop.run_in("Succeeded", None, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    let told = events(&shop, "MixedTraffic");
+    println!("      {told:?}");
+    assert!(told.len() == 1 && told[0].contains("the route gives the canary 20.0 %"), "{told:?}");
+    let stable = &run["status"]["slos"][0]["stable"];
+    assert!(stable["bad"].as_u64() > Some(0), "their errors count for stable: {stable}");
+    let seen = figures(&mut load, began, "v2");
+    assert_eq!((seen.failed, seen.lost), (0, 0));
+    shop.idle().expect("Ready again");
+
+    // and a bad one is caught all the same
+    let first = run["metadata"]["name"].as_str();
+    shop.release(&["VERSION=v3", "FAULT_ERRORS=20%"]).expect("release");
+    let run = shop.run_in("RolledBack", first, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(run["status"]["reason"], "SloViolated", "{}", run["status"]["message"]);
+    let answered = wrong.end();
+    assert!(answered > 50, "{answered} direct requests were answered 401");
+    assert_tidy(&shop);
+}
