@@ -473,7 +473,7 @@ mod tests {
             line.starts_with("with about 190 requests a second the steps take 3m at least; step 1 finds 2."),
             "{line}"
         );
-        assert!(line.contains("spoils 20 % of them is found in 3s, after 9 failed requests"), "{line}");
+        assert!(line.contains("spoils 20 % of them is found in 3s, after 10 failed requests"), "{line}");
         assert!(said(0.05).contains("step 1 finds nothing by errors in its bake"), "{}", said(0.05));
     }
 

@@ -38,7 +38,7 @@ fn releases(policy: &Policy, service: Service, spoils: f64, runs: u64) -> Vec<Re
 
 #[test]
 fn what_a_bad_version_costs_is_what_it_costs_when_tried() {
-    let runs = runs(40).min(1000);
+    let runs = runs(20).min(1000);
     // So few vary by themselves.
     let tolerance = if runs >= 1000 { 0.25 } else { 0.5 };
     println!("\nplan and simulation, {runs} releases each: seconds until found, and requests failed on average");
@@ -84,7 +84,7 @@ fn what_a_bad_version_costs_is_what_it_costs_when_tried() {
 
 #[test]
 fn what_a_step_finds_is_what_it_finds_when_tried() {
-    let runs = runs(60).min(1000);
+    let runs = runs(30).min(1000);
     println!("\nthe least excess that a step finds, {runs} releases each: share found at 0.8 and 1.25 times as much");
     let mut wrong = Vec::new();
     for (rate, errors) in SERVICES {
