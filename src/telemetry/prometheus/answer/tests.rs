@@ -11,7 +11,12 @@ fn query() -> Query {
             errors: Matcher::new([("code", "5..")]).unwrap(),
             only: only.clone(),
         },
-        latencies: vec![LatencyQuery { histogram: "h".to_owned(), threshold_seconds: 0.25, only }],
+        latencies: vec![LatencyQuery {
+            others_seconds: Vec::new(),
+            histogram: "h".to_owned(),
+            threshold_seconds: 0.25,
+            only,
+        }],
     }
 }
 
