@@ -28,6 +28,7 @@ fn selects(labels: &Value, object: &Value) -> bool {
 
 #[test]
 fn a_network_policy_is_accepted_and_is_about_the_controllers() {
+    let _stage = super::beside();
     serin();
     let template = "templates/networkpolicy.yaml";
     let open = accepted(template, &["networkPolicy.enabled=true"]);
@@ -104,6 +105,7 @@ impl Drop for Monitors {
 
 #[test]
 fn a_service_monitor_is_accepted_and_finds_the_metrics() {
+    let _stage = super::beside();
     serin();
     let _monitors = Monitors::new();
     let monitor = accepted(

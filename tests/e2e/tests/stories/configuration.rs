@@ -124,6 +124,7 @@ fn versions(load: &mut Load, began: f64) -> Vec<String> {
 
 #[test]
 fn an_edit_of_a_configmap_is_a_release_and_pods_keep_the_data_of_their_version() {
+    let _stage = super::alone();
     let _tracking = Tracking::allow();
     let shop = open("configuration");
     let track = |rollout: &mut Value| rollout["spec"]["configuration"] = json!({"track": ["ConfigMap", "Secret"]});
@@ -223,6 +224,7 @@ fn an_edit_of_a_configmap_is_a_release_and_pods_keep_the_data_of_their_version()
 
 #[test]
 fn who_may_not_read_secrets_can_not_have_them_tracked() {
+    let _stage = super::alone();
     let tracking = Tracking::allow();
     let shop = open("configrights");
     shop.rollout(&short_steps(), |_| {}).expect("a Rollout");

@@ -119,6 +119,7 @@ fn promoted(shop: &Shop, load: &mut Load, version: &str) {
 
 #[test]
 fn a_deployment_made_anew_in_mid_run_is_governed_again() {
+    let _stage = super::beside();
     let (shop, mut load) = open("anew", &long_steps());
     let owners = as_written(&object(&shop, "deployment"));
     for cascade in ["background", "foreground", "orphan"] {
@@ -179,6 +180,7 @@ fn back_in_place(shop: &Shop, run: &Value) {
 
 #[test]
 fn a_service_and_a_route_made_anew_in_mid_run_are_taken_up_again() {
+    let _stage = super::beside();
     let (shop, mut load) = open("renewed", &long_steps());
     let (service, route) = (as_written(&object(&shop, "service")), as_written(&object(&shop, "httproute")));
     shop.release(&["VERSION=canary"]).expect("release");
@@ -260,6 +262,7 @@ fn assert_whole(shop: &Shop, run: &Value, what: &str) {
 
 #[test]
 fn a_rollout_deleted_in_each_phase_puts_everything_back() {
+    let _stage = super::beside();
     let (shop, mut load) = open("endrollout", &phased_steps());
     for (at, place) in PHASES.into_iter().enumerate() {
         let cascade = if at % 2 == 0 { "foreground" } else { "background" };
@@ -287,6 +290,7 @@ fn a_rollout_deleted_in_each_phase_puts_everything_back() {
 
 #[test]
 fn a_run_deleted_in_each_phase_ends_and_is_not_begun_again() {
+    let _stage = super::beside();
     let (shop, mut load) = open("endrun", &phased_steps());
     for (at, place) in PHASES.into_iter().enumerate() {
         let cascade = if at % 2 == 0 { "background" } else { "foreground" };
@@ -336,6 +340,7 @@ fn a_run_deleted_in_each_phase_ends_and_is_not_begun_again() {
 
 #[test]
 fn a_namespace_deleted_in_mid_run_goes() {
+    let _stage = super::beside();
     let (shop, _load) = open("endspace", &long_steps());
     shop.release(&["VERSION=canary"]).expect("release");
     weighted(&shop, 20, "");
@@ -353,6 +358,7 @@ fn warnings(shop: &Shop, reason: &str) -> Vec<String> {
 
 #[test]
 fn an_image_that_is_not_there_is_refused_in_the_kubelets_own_words() {
+    let _stage = super::beside();
     let (shop, mut load) = open_shop("noimage", &long_steps(), |rollout| {
         quick(rollout);
         rollout["spec"]["limits"]["readyWithin"] = json!("20s");
@@ -389,6 +395,7 @@ fn patch(shop: &Shop, kind: &str, patch: &Value) {
 
 #[test]
 fn selectors_and_strategy_may_change_in_mid_run() {
+    let _stage = super::beside();
     let (shop, mut load) = open("edits", &json!([{"weight": 20, "bake": "1s"}, {"approval": {}}]));
     let owners = as_written(&object(&shop, "deployment"));
     let began = now();
@@ -467,6 +474,7 @@ fn serves(shop: &Shop, set: &str, replicas: i64) {
 
 #[test]
 fn scaled_to_zero_and_back_what_served_serves_again() {
+    let _stage = super::beside();
     let (shop, mut load) = open("zero", &long_steps());
     let first = shop.active_sets().expect("kubectl").remove(0);
     // the ReplicaSet that was made last is not the one that serves: Kubernetes alone would wake it
@@ -525,6 +533,7 @@ fn intruder(name: &str, labels: &Value) -> Value {
 
 #[test]
 fn begun_at_zero_with_its_name_or_hash_taken_a_run_says_so_and_waits() {
+    let _stage = super::beside();
     serin();
     let shop = Shop::open("taken").expect("a shop");
     shop.kubectl(&["scale", "deployment/auth", "--replicas=0"]).expect("scale");

@@ -55,6 +55,7 @@ fn events(shop: &Shop, reason: &str) -> Vec<String> {
 
 #[test]
 fn one_bad_pod_of_five_is_named_and_replaced_and_the_version_is_promoted() {
+    let _stage = super::beside();
     let steps = json!([{"weight": 50, "bake": "10s", "pods": 5}]);
     let (shop, mut load) = open_shop("badpod", &steps, |_| {});
     shop.kubectl(&["scale", "deployment/auth", "--replicas=5"]).expect("scale");
@@ -93,6 +94,7 @@ fn one_bad_pod_of_five_is_named_and_replaced_and_the_version_is_promoted() {
 
 #[test]
 fn a_slow_tail_that_the_threshold_does_not_see_is_taken_back() {
+    let _stage = super::beside();
     let (shop, mut load) = open_shop("tail", &json!([{"weight": 50, "bake": "3m"}]), |_| {});
     // given 3 % of the requests at 150 ms, which the SLO's 250 ms do not see
     let began = now();
@@ -157,6 +159,7 @@ fn is_refused(address: SocketAddr) -> std::io::Result<bool> {
 
 #[test]
 fn callers_with_errors_of_their_own_at_stable_only_are_told_and_mislead_nobody() {
+    let _stage = super::beside();
     let steps = json!([{"weight": 20, "bake": "10s"}, {"weight": 50, "bake": "5s"}]);
     let (shop, mut load) = open_shop("mixed", &steps, |rollout| {
         rollout["spec"]["telemetry"]["requests"]["errors"] = json!({"code": "401|5.."});

@@ -30,6 +30,7 @@ fn job(environment: Value) -> Value {
 
 #[test]
 fn a_job_that_fails_refuses_the_version_before_its_first_caller() {
+    let _stage = super::beside();
     let steps = json!([{"weight": 50, "bake": "1s"}]);
     let (shop, mut load) = open_shop("gatejob", &steps, |rollout| {
         // The service ends with an error if its configuration is wrong.
@@ -156,6 +157,7 @@ impl Drop for Hosts {
 
 #[test]
 fn an_http_gate_holds_until_it_says_yes_and_reaches_allowed_hosts_only() {
+    let _stage = super::alone();
     super::serin();
     let oracle = Oracle::new();
     let steps = json!([{"weight": 20, "bake": "1s"}, {"weight": 50, "bake": "1s"}]);
@@ -197,6 +199,7 @@ fn an_http_gate_holds_until_it_says_yes_and_reaches_allowed_hosts_only() {
 
 #[test]
 fn an_https_gate_is_asked_only_if_its_certificate_is_trusted() {
+    let _stage = super::alone();
     super::serin();
     let (oracle, certificate) = Oracle::secure();
     oracle.yes.store(true, Ordering::SeqCst);
@@ -228,6 +231,7 @@ fn an_https_gate_is_asked_only_if_its_certificate_is_trusted() {
 
 #[test]
 fn a_closed_window_holds_a_step_and_never_a_rollback() {
+    let _stage = super::beside();
     let steps = json!([{"weight": 20, "bake": "1s"}, {"weight": 50, "bake": "1s"}]);
     let (shop, mut load) = open_shop("gatewindow", &steps, |rollout| {
         let window = json!({"timeZone": "Europe/Berlin", "freeze": [{"from": "2020-01-01T00:00", "to": "2099-01-01T00:00", "why": "year's end"}]});
@@ -250,6 +254,7 @@ fn a_closed_window_holds_a_step_and_never_a_rollback() {
 
 #[test]
 fn who_may_not_create_jobs_can_not_have_one_made() {
+    let _stage = super::beside();
     let (shop, _load) = open_shop("gaterights", &json!([{"weight": 50}]), |_| {});
     let account = format!("system:serviceaccount:{}:author", shop.namespace);
     shop.kubectl(&["create", "serviceaccount", "author"]).expect("an account");

@@ -140,6 +140,7 @@ const REFUSED: &[(Changes, &[&str])] = &[
 
 #[test]
 fn a_wrong_policy_is_refused_with_the_field_and_what_it_should_be() {
+    let _stage = super::beside();
     serin();
     let bare = Bare::open("refused");
     for (changes, says) in REFUSED {
@@ -219,6 +220,7 @@ fn mended(namespace: &str, rollout: &str, reason: &str) {
 
 #[test]
 fn what_is_missing_is_named_one_after_another_until_it_is_ready() {
+    let _stage = super::beside();
     serin();
     let bare = Bare::open("missing");
     bare.apply(&example("rollout", &[])).expect("a Rollout");
@@ -260,6 +262,7 @@ fn service(shop: &Shop, changes: &[(&str, &str)]) {
 
 #[test]
 fn what_does_not_fit_is_named_and_nothing_moves_until_it_is_mended() {
+    let _stage = super::beside();
     serin();
     let shop = Shop::open("misfit").expect("a shop");
     shop.rollout(&short_steps(), |_| {}).expect("a Rollout");
@@ -328,6 +331,7 @@ fn what_does_not_fit_is_named_and_nothing_moves_until_it_is_mended() {
 
 #[test]
 fn a_metric_that_does_not_exist_holds_the_run_and_is_named() {
+    let _stage = super::beside();
     serin();
     let shop = Shop::open("nodata").expect("a shop");
     let counter =
@@ -390,6 +394,7 @@ const PAGES: &[(&str, &[&str])] = &[
 
 #[test]
 fn a_pod_whose_metrics_page_is_broken_holds_the_run_until_it_is_right_again() {
+    let _stage = super::beside();
     let (shop, mut load) = open_shop("page", &json!([{"weight": 50, "bake": "10s"}]), |_| {});
     shop.release(&["VERSION=canary"]).expect("release");
     eventually("weight 50", MINUTE, || Ok(shop.run()?.filter(|run| run["status"]["weight"]["set"] == 50)))

@@ -75,6 +75,7 @@ fn name_of(object: &Value) -> String {
 /// KEDA scales by an autoscaler of this kind, so this is its way, too.
 #[test]
 fn an_autoscaler_scales_a_release_in_every_phase() {
+    let _stage = super::alone();
     let steps = json!([{"weight": 20, "bake": "1s"}, {"approval": {}}, {"weight": 50, "bake": "1s"}, {"approval": {}}]);
     let (shop, mut load) = open_shop_at(400, "autoscaled", &steps, quick);
     let autoscaler = Autoscaler::new(&shop, 4).expect("an autoscaler");
@@ -152,6 +153,7 @@ impl Drop for Drain {
 
 #[test]
 fn a_drain_evicts_every_pod_of_both_versions_and_nobody_notices() {
+    let _stage = super::alone();
     let steps = json!([{"weight": 10, "bake": "1s"}, {"approval": {}}, {"weight": 50, "bake": "2s"}]);
     let (shop, mut load) = open_shop_at(400, "drained", &steps, quick);
     life::budget(&shop).expect("a budget");
@@ -221,6 +223,7 @@ fn exhaust(shop: &Shop, pod: &Value) -> Vec<TcpStream> {
 
 #[test]
 fn a_canary_pod_out_of_memory_costs_what_it_had_in_hand_and_the_release_goes_on() {
+    let _stage = super::beside();
     let (shop, mut load) = open_shop("oom", &json!([{"weight": 10, "bake": "12s"}]), quick);
     let began = now();
     shop.release(&["VERSION=canary"]).expect("release");
@@ -246,6 +249,7 @@ fn a_canary_pod_out_of_memory_costs_what_it_had_in_hand_and_the_release_goes_on(
 
 #[test]
 fn a_quota_without_room_holds_the_release_in_its_own_words_until_there_is() {
+    let _stage = super::beside();
     let (shop, mut load) = open_shop("quota", &json!([{"weight": 20, "bake": "2s"}]), |rollout| {
         quick(rollout);
         rollout["spec"]["limits"]["readyWithin"] = json!("6s");
@@ -311,6 +315,7 @@ fn patch(shop: &Shop, spec: &Value) {
 
 #[test]
 fn settings_that_no_release_can_keep_are_refused_before_it_starts() {
+    let _stage = super::beside();
     let (shop, mut load) = open_shop("settings", &json!([{"weight": 50, "bake": "0s"}]), quick);
     let began = now();
     patch(&shop, &json!({"revisionHistoryLimit": 0, "strategy": {"type": "Recreate", "rollingUpdate": null}}));
@@ -334,6 +339,7 @@ fn settings_that_no_release_can_keep_are_refused_before_it_starts() {
 
 #[test]
 fn pods_count_after_min_ready_seconds_and_are_handed_over_in_one_step() {
+    let _stage = super::beside();
     let (shop, mut load) = open_shop("minready", &json!([{"weight": 50, "bake": "0s"}]), quick);
     patch(&shop, &json!({"minReadySeconds": 10}));
     shop.idle().expect("Ready");

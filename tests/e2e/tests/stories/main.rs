@@ -1,4 +1,6 @@
-//! Stories on a real cluster with real load. They need KUBECONFIG and GATEWAY_URL, and run one after another: tests/run.
+//! Stories on a real cluster with real load. They need KUBECONFIG and GATEWAY_URL: tests/run. Most of them wait most of the
+//! time, so two are told at once, each in a namespace of its own; what changes Serin itself, the node or the API server is
+//! told alone.
 
 mod chart;
 mod configuration;
@@ -16,7 +18,10 @@ mod steps;
 mod trouble;
 mod workload;
 
-use std::{sync::Once, time::Duration};
+use std::{
+    sync::{Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use serin_e2e::{
@@ -25,6 +30,18 @@ use serin_e2e::{
     shop::{Shop, repository},
     traffic::Load,
 };
+
+static STAGE: RwLock<()> = RwLock::new(());
+
+/// For a story that may be told beside others.
+fn beside() -> RwLockReadGuard<'static, ()> {
+    STAGE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For a story that nobody else may see.
+fn alone() -> RwLockWriteGuard<'static, ()> {
+    STAGE.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Installs Serin from its chart, once.
 pub fn serin() {

@@ -78,6 +78,7 @@ fn deployment(shop: &Shop) -> Value {
 
 #[test]
 fn a_paused_run_stays_and_a_bad_version_is_taken_back_all_the_same() {
+    let _stage = super::beside();
     let (shop, mut load) = open("paused", &json!([{"weight": 20, "bake": "2s"}, {"weight": 50, "bake": "10m"}]));
     let began = now();
     // paused before the canary has any traffic
@@ -126,6 +127,7 @@ fn a_paused_run_stays_and_a_bad_version_is_taken_back_all_the_same() {
 
 #[test]
 fn an_approval_is_waited_for_and_the_deployment_may_be_scaled_but_not_resumed_meanwhile() {
+    let _stage = super::beside();
     let (shop, mut load) = open("approval", &json!([{"weight": 50, "bake": "1s"}, {"approval": {}}]));
     let began = now();
     shop.release(&["VERSION=canary"]).expect("release");
@@ -181,6 +183,7 @@ fn an_approval_is_waited_for_and_the_deployment_may_be_scaled_but_not_resumed_me
 
 #[test]
 fn an_aborted_version_is_tried_again_only_when_asked() {
+    let _stage = super::beside();
     let (shop, mut load) = open("abort", &long_steps());
     let began = now();
     shop.release(&["VERSION=canary"]).expect("release");
@@ -214,6 +217,7 @@ fn an_aborted_version_is_tried_again_only_when_asked() {
 
 #[test]
 fn a_newer_version_supersedes_and_the_old_one_cancels() {
+    let _stage = super::beside();
     let (shop, mut load) = open("newer", &long_steps());
     let began = now();
     shop.release(&["VERSION=second"]).expect("release");
@@ -244,6 +248,7 @@ fn a_newer_version_supersedes_and_the_old_one_cancels() {
 
 #[test]
 fn a_deleted_rollout_puts_everything_back() {
+    let _stage = super::beside();
     let (shop, mut load) = open("deleted", &long_steps());
     let began = now();
     let label = |name: &str| deployment(&shop)["metadata"]["labels"][name].clone();

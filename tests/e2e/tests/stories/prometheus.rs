@@ -87,6 +87,7 @@ fn name_of(run: &Value) -> String {
 
 #[test]
 fn a_release_is_judged_by_the_counts_of_prometheus() {
+    let _stage = super::alone();
     let steps = json!([{"weight": 20, "bake": "5s"}, {"weight": 50, "bake": "5s"}]);
     let (shop, mut load) = open("prometheus", &steps, &json!({"address": address(), "interval": "2s"}));
     let began = now();
@@ -140,6 +141,7 @@ impl Drop for Daemon {
 
 #[test]
 fn while_prometheus_is_away_the_run_is_held_and_goes_on_when_it_is_back() {
+    let _stage = super::alone();
     let _allowed = Telemetry::allowed();
     let steps = json!([{"weight": 20, "bake": "10s"}, {"weight": 50, "bake": "5s"}]);
     let (shop, mut load) = open("prometheusaway", &steps, &json!({"address": address(), "interval": "2s"}));
@@ -174,6 +176,7 @@ fn while_prometheus_is_away_the_run_is_held_and_goes_on_when_it_is_back() {
 
 #[test]
 fn a_secret_can_be_named_by_those_only_who_may_read_it() {
+    let _stage = super::alone();
     serin();
     let steps = json!([{"weight": 20, "bake": "1s"}]);
     let source = json!({"address": address().replace("http:", "https:")});

@@ -14,6 +14,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_run_says_why_and_every_decision_is_made_again_also_after_the_leader_died() {
+    let _stage = super::alone();
     // Given a release that was healthy for a while, saw its controller die, and then went bad:
     serin();
     let (shop, _load) = open_shop("record", &json!([{"weight": 20, "bake": "10m"}]), |_| {});

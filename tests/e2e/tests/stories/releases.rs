@@ -16,6 +16,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_good_release_is_promoted_and_no_request_is_lost() {
+    let _stage = super::beside();
     let (shop, mut load) = open_shop("good", &short_steps(), |_| {});
     // given direct in-cluster callers of the apex, all the time
     let service = get(&shop.namespace, "service", "auth").expect("kubectl").expect("a Service");
@@ -80,21 +81,25 @@ fn refused(name: &str, environment: &[&str], reason: &str, within: f64) {
 
 #[test]
 fn twenty_percent_errors_are_taken_back_within_seconds() {
+    let _stage = super::beside();
     refused("bad20", &["FAULT_ERRORS=20%"], "SloViolated", 12.0);
 }
 
 #[test]
 fn all_errors_are_taken_back_within_seconds() {
+    let _stage = super::beside();
     refused("bad100", &["FAULT_ERRORS=100%"], "SloViolated", 9.0);
 }
 
 #[test]
 fn a_slow_release_is_taken_back() {
+    let _stage = super::beside();
     refused("slow", &["FAULT_LATENCY=400ms", "FAULT_LATENCY_SHARE=30%"], "SloViolated", 15.0);
 }
 
 #[test]
 fn a_version_that_never_gets_ready_is_refused_without_traffic() {
+    let _stage = super::beside();
     let (shop, mut load) =
         open_shop("unready", &short_steps(), |rollout| rollout["spec"]["limits"]["readyWithin"] = json!("8s"));
     let began = now();
@@ -108,6 +113,7 @@ fn a_version_that_never_gets_ready_is_refused_without_traffic() {
 
 #[test]
 fn a_version_that_crashes_is_refused() {
+    let _stage = super::beside();
     let (shop, mut load) = open_shop("crash", &short_steps(), |_| {});
     let began = now();
     shop.release(&["VERSION=canary", "FAULT_CRASH=start"]).expect("release");
@@ -131,16 +137,19 @@ fn silent(name: &str, fault: &str) {
 
 #[test]
 fn a_canary_that_never_answers_loses_its_traffic() {
+    let _stage = super::beside();
     silent("hang", "FAULT_HANG=true");
 }
 
 #[test]
 fn a_canary_that_refuses_connections_loses_its_traffic() {
+    let _stage = super::beside();
     silent("refuse", "FAULT_REFUSE=true");
 }
 
 #[test]
 fn an_outage_of_both_versions_is_held_and_goes_on_by_itself() {
+    let _stage = super::beside();
     let (shop, load) = open_shop("outage", &short_steps(), |_| {});
     let mut stage = Stage::new(shop, load).expect("a stage");
     let outage = stage.outage("canary", Duration::from_secs(20)).expect("an outage");
@@ -151,6 +160,7 @@ fn an_outage_of_both_versions_is_held_and_goes_on_by_itself() {
 
 #[test]
 fn without_a_route_the_weight_is_a_share_of_pods() {
+    let _stage = super::beside();
     let (shop, mut load) =
         open_shop("routeless", &json!([{"weight": 20, "bake": "3s"}, {"weight": 50, "bake": "3s"}]), |rollout| {
             rollout["spec"]["routes"] = json!([]);

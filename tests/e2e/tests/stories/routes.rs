@@ -70,6 +70,7 @@ fn grpc_objects() -> Value {
 
 #[test]
 fn a_grpc_route_carries_the_weights_of_real_calls() {
+    let _stage = super::beside();
     serin();
     let bare = Bare::open("grpc");
     bare.apply(&grpc_objects().to_string()).expect("objects");
@@ -128,6 +129,7 @@ fn a_grpc_route_carries_the_weights_of_real_calls() {
 
 #[test]
 fn a_preview_answers_at_its_own_host_while_it_runs_and_at_no_other_time() {
+    let _stage = super::alone();
     let host = "look.preview.example.com";
     let steps = json!([{"blueGreen": {"previewHost": host}, "bake": "15s"}]);
     let (shop, mut load) = open_shop("preview", &steps, |_| {});
@@ -199,6 +201,7 @@ fn a_preview_answers_at_its_own_host_while_it_runs_and_at_no_other_time() {
 
 #[test]
 fn a_route_without_room_for_the_steps_is_said_before_the_run_and_in_it() {
+    let _stage = super::beside();
     let steps = json!([{"weight": 25, "bake": "5s"}, {"weight": 50, "bake": "3s"}]);
     let (shop, mut load) = open_shop("room", &steps, |rollout| rollout["spec"]["sticky"] = json!({}));
     let rules = |rules: usize| {
@@ -241,6 +244,7 @@ fn a_route_without_room_for_the_steps_is_said_before_the_run_and_in_it() {
 
 #[test]
 fn several_rules_and_routes_and_a_reference_from_git_shift_together() {
+    let _stage = super::beside();
     serin();
     let shop = Shop::open("shapes").expect("a shop");
     // two rules in one route, the canary declared in Git in the other, and a second port of the Service

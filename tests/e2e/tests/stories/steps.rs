@@ -40,6 +40,7 @@ fn pods_of(shop: &Shop, hash: &Value) -> i64 {
 
 #[test]
 fn testers_get_the_canary_first_whatever_the_weight() {
+    let _stage = super::beside();
     let steps = json!([
         {"match": [{"headers": [{"name": "x-tester", "value": "yes"}]}, {"cookies": [{"name": "beta", "type": "Prefix", "value": "on"}]}],
          "bake": "6s", "pods": 2},
@@ -113,6 +114,7 @@ fn counted(shop: &Shop, hash: &Value, path: Option<&str>) -> f64 {
 
 #[test]
 fn copies_are_judged_before_any_caller_gets_an_answer() {
+    let _stage = super::beside();
     let steps = json!([{"mirror": {"percent": 100}, "bake": "5s"}, {"weight": 50, "bake": "2s"}]);
     // a bad version never reaches a caller
     let (shop, mut load) = open_shop("mirror", &steps, |_| {});
@@ -173,6 +175,7 @@ fn users_with_canary(load: &mut Load, from: f64, until: f64) -> (f64, usize) {
 
 #[test]
 fn envoy_gateway_copies_the_percent_that_is_asked_for_and_knows_testers_and_users() {
+    let _stage = super::beside();
     serin();
     let shop = Shop::open("envoy").expect("a shop");
     let parents = json!({"spec": {"parentRefs": [{"name": "gw-eg", "namespace": "gateway"}]}}).to_string();
@@ -258,6 +261,7 @@ fn answer_header(shop: &Shop, name: &str) -> Vec<String> {
 
 #[test]
 fn the_cookie_stands_beside_filters_of_the_route_and_leaves_them_as_they_were() {
+    let _stage = super::beside();
     serin();
     let shop = Shop::open("filters").expect("a shop");
     let answers = |change: Value| json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": change});
@@ -302,6 +306,7 @@ fn the_cookie_stands_beside_filters_of_the_route_and_leaves_them_as_they_were() 
 
 #[test]
 fn a_user_stays_with_a_version_and_moves_only_as_the_weight_grows() {
+    let _stage = super::beside();
     let steps = json!([{"weight": 5, "bake": "20s"}, {"weight": 25, "bake": "20s"}, {"weight": 50, "bake": "20s"}]);
     serin();
     let shop = Shop::open("sticky").expect("a shop");
@@ -355,6 +360,7 @@ fn a_user_stays_with_a_version_and_moves_only_as_the_weight_grows() {
 
 #[test]
 fn blue_green_switches_at_once_and_returns_at_once() {
+    let _stage = super::beside();
     let steps = json!([{"blueGreen": {"keepOldFor": "20s"}, "bake": "3s"}]);
     let (shop, mut load) = open_shop("bluegreen", &steps, |_| {});
     let began = now();
@@ -407,6 +413,7 @@ fn blue_green_switches_at_once_and_returns_at_once() {
 
 #[test]
 fn promoted_now_suspended_and_straight_back_by_the_window() {
+    let _stage = super::beside();
     let steps = json!([{"weight": 20, "bake": "10m"}, {"approval": {}}, {"weight": 50, "bake": "10m"}]);
     let (shop, mut load) = open_shop("shortcuts", &steps, |rollout| {
         rollout["spec"]["rollbackWindow"] = json!({"versions": 2});
@@ -450,6 +457,7 @@ fn promoted_now_suspended_and_straight_back_by_the_window() {
 
 #[test]
 fn on_evidence_a_step_ends_before_its_bake_and_never_on_silence() {
+    let _stage = super::beside();
     let steps = json!([{"weight": 20, "bake": "10m"}, {"weight": 50, "bake": "10m"}]);
     let (shop, mut load) = open_shop("evidence", &steps, |rollout| rollout["spec"]["advance"] = json!("OnEvidence"));
     let began = now();

@@ -58,6 +58,7 @@ fn in_phase(watch: &Watch, phase: &str) -> f64 {
 
 #[test]
 fn killed_in_each_phase_of_a_good_release_it_is_promoted_all_the_same() {
+    let _stage = super::alone();
     let (shop, mut load) = open_shop("killgood", &json!([{"weight": 50, "bake": "12s"}]), |_| {});
     standby();
     let sets = list(&shop.namespace, "replicasets").expect("kubectl").len();
@@ -79,6 +80,7 @@ fn killed_in_each_phase_of_a_good_release_it_is_promoted_all_the_same() {
 
 #[test]
 fn killed_in_each_phase_of_a_bad_release_it_is_taken_back_all_the_same() {
+    let _stage = super::alone();
     let (shop, mut load) = open_shop("killbad", &short_steps(), |_| {});
     standby();
     let (watch, began) = (Watch::start(&shop.namespace, "auth").expect("a watch"), now());
@@ -138,6 +140,7 @@ fn pin(shop: &Shop) -> Value {
 
 #[test]
 fn another_manager_is_repaired_once_and_not_fought() {
+    let _stage = super::alone();
     let (shop, mut load) = open_shop("contested", &long_steps(), |_| {});
     // Once before the run, as kubectl's first server-side apply of an object that it applied otherwise comes twice.
     for kind in ["httproute", "service"] {
@@ -208,6 +211,7 @@ fn another_manager_is_repaired_once_and_not_fought() {
 
 #[test]
 fn at_rest_it_asks_for_nothing_and_is_small() {
+    let _stage = super::alone();
     let (shop, _load) = open_shop("atrest", &short_steps(), |_| {});
     // the last words of what came before
     std::thread::sleep(Duration::from_secs(8));
@@ -246,6 +250,7 @@ impl Drop for Reinstalled {
 
 #[test]
 fn uninstalled_in_mid_run_it_puts_everything_back() {
+    let _stage = super::alone();
     serin();
     let (shop, mut load) = open_shop("uninstalled", &long_steps(), |_| {});
     let route = get(&shop.namespace, "httproute", "auth").expect("kubectl").expect("a route")["spec"].clone();
@@ -321,6 +326,7 @@ impl Drop for Silence {
 
 #[test]
 fn the_api_server_may_be_away_for_ten_seconds_of_a_good_release() {
+    let _stage = super::alone();
     if std::env::var_os("SERIN_STATE").is_none() {
         println!("      left out: SERIN_STATE names no test cluster whose API server could be paused");
         return;

@@ -91,6 +91,7 @@ fn manifest(version: &str) -> String {
 
 #[test]
 fn whoever_deploys_and_however_it_is_a_held_run() {
+    let _stage = super::beside();
     let (shop, mut load) = open("ways");
     let shop = &shop;
     let load = &mut load;
@@ -171,6 +172,7 @@ impl Drop for Chart {
 
 #[test]
 fn helm_upgrade_is_a_held_run() {
+    let _stage = super::beside();
     serin();
     let shop = Shop::open("helmed").expect("a shop");
     let chart = Chart::new("helmed");
@@ -186,6 +188,7 @@ fn helm_upgrade_is_a_held_run() {
 
 #[test]
 fn a_deployment_scaled_in_mid_run_is_promoted_at_its_new_size() {
+    let _stage = super::beside();
     let (shop, mut load) = open("scaled");
     shop.rollout(&json!([{"weight": 50, "bake": "8s"}]), quick).expect("a Rollout");
     let began = now();
@@ -246,6 +249,7 @@ fn paused(shop: &Shop, wanted: bool) {
 
 #[test]
 fn without_the_policy_the_deployment_stays_paused_between_runs_and_all_else_is_the_same() {
+    let _stage = super::alone();
     let (shop, mut load) = open("fallback");
     let began = now();
     let fallback = Fallback::new();
