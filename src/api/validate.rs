@@ -35,7 +35,7 @@ pub enum Source {
     /// The pods themselves.
     Pods(Scrape),
     /// Prometheus.
-    Prometheus(PrometheusSource),
+    Prometheus(Box<PrometheusSource>),
 }
 
 impl Source {
@@ -212,7 +212,7 @@ fn prometheus_source(prometheus: &PrometheusSource) -> Result<Source, Invalid> {
     if (secret || prometheus.tls.is_some()) && !address.starts_with("https://") {
         return Err(invalid(field("address"), "https://, for tls, bearerToken and basicAuth", address));
     }
-    Ok(Source::Prometheus(prometheus.clone()))
+    Ok(Source::Prometheus(Box::new(prometheus.clone())))
 }
 
 fn gates(spec: &RolloutSpec, steps: usize) -> Result<Vec<ValidGate>, Invalid> {

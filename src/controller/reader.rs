@@ -91,7 +91,7 @@ impl Sources {
                     memory: self.memory.clone(),
                     asker: None,
                     freshness: Freshness::default(),
-                    source: source.clone(),
+                    source: (**source).clone(),
                 }))
             }
         })
