@@ -242,7 +242,7 @@ fn who_may_not_read_secrets_can_not_have_them_tracked() {
     };
     let refusal = patch(json!(["ConfigMap", "Secret"])).expect_err("refused");
     println!("      {refusal}");
-    assert!(refusal.contains("you may not read objects of kind Secret in namespace configrights"), "{refusal}");
+    assert!(refusal.contains("you may not read all of ConfigMap and Secret in namespace configrights"), "{refusal}");
     patch(json!(["ConfigMap"])).expect("what they may read");
     shop.run_in("Succeeded", None, 3 * MINUTE).expect("Succeeded");
     assert!(stamp(&shop).ends_with(" ConfigMap/settings"), "{}", stamp(&shop));
