@@ -53,6 +53,15 @@ fn each_bug_is_counted() {
     assert_eq!(counted, stories);
 }
 
+/// The world once more, with what happened before the promise was broken.
+fn tell(setting: Setting, broken: &str) -> String {
+    let mut sim = Sim::new(setting);
+    sim.traces = true;
+    let _ = check(&mut sim, AT_MOST);
+    let trace: Vec<String> = sim.trace.into_iter().collect();
+    format!("{}\n{broken}\n{:?}", trace.join("\n"), sim.setting)
+}
+
 fn holds(setting: Setting, word: &str, deeds: &[(i64, Deed)]) {
     holds_in(0..4, setting, word, deeds);
 }
@@ -60,8 +69,10 @@ fn holds(setting: Setting, word: &str, deeds: &[(i64, Deed)]) {
 fn holds_in(seeds: std::ops::Range<u64>, setting: Setting, word: &str, deeds: &[(i64, Deed)]) {
     for seed in seeds {
         let deeds = [&[(15_000, Deed::Release(format!("auth:v2-{word}")))], deeds].concat();
-        let mut sim = Sim::new(Setting { seed, deeds, ..setting.clone() });
-        assert_eq!(check(&mut sim, AT_MOST), Ok(()), "{:#?}", sim.trace);
+        let setting = Setting { seed, deeds, ..setting.clone() };
+        if let Err(broken) = check(&mut Sim::new(setting.clone()), AT_MOST) {
+            panic!("{}", tell(setting, &broken));
+        }
     }
 }
 

@@ -498,7 +498,11 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a canary that lost its pods keeps its weight",
         noticed_by: "I1",
-        worlds: |seed| at("Shifting", &[Deed::Quota(1), Deed::Drain], seed),
+        worlds: |seed| Setting {
+            // Nobody makes room while the weight should be taken back.
+            deeds: [release("good"), vec![(120_000, Deed::Rest)]].concat(),
+            ..at("Shifting", &[Deed::Quota(1), Deed::Drain], seed)
+        },
         sabotage: Sabotage {
             actions: |actions, of| {
                 if is_in(of, Phase::Shifting) {

@@ -18,6 +18,8 @@ const DRAIN_AT_MOST: f64 = 15.0;
 const PREVIEW_SETTLES: f64 = 5.0;
 /// A gateway that accepts nothing for this many seconds does not keep a refused version alive.
 const ACCEPT_AT_MOST: f64 = 60.0;
+/// A watch may show this many seconds late that the canary is in the route.
+const SHOWN_LATE: f64 = 5.0;
 
 /// Take the traffic back, now.
 pub(super) fn start(view: &View<'_>, retreat: Retreat) -> Move {
@@ -118,6 +120,12 @@ fn scale_away(view: &View<'_>, stay: Move) -> Move {
 }
 
 fn withdraw(view: &View<'_>, stay: Move) -> Move {
+    // The run has put the canary into a route (it keeps the weights from before that), and has not seen it there since.
+    let seen = view.before.waiting.as_ref().is_some_and(|waiting| waiting.reason == WaitingReason::Route);
+    let introduced = !view.before.original_weights.is_empty();
+    if view.route_is_clear() && introduced && !seen && view.stage_age() < SHOWN_LATE {
+        return stay;
+    }
     if view.route_is_clear() && (view.routes_let_go() || view.stage_age() >= ACCEPT_AT_MOST) {
         return stay.at_stage(Stage::Tidy);
     }

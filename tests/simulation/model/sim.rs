@@ -12,7 +12,7 @@ use serin::{
 
 use super::{
     START,
-    cluster::{Cluster, NATURES, Nature, endpoints_of, image_of, is_ready, pod_nature},
+    cluster::{Cluster, NATURES, Nature, endpoints_of, image_of, is_ready, nature_of, pod_nature, settings_of},
     deployments,
     people::{self, Deed},
     prng::Prng,
@@ -713,8 +713,22 @@ impl Sim {
             "Paused" if !is_terminal(&run) => self.act(&Deed::Pause(false)),
             "Quota" if !is_terminal(&run) => self.cluster.quota = None,
             "Approval" if !is_terminal(&run) => self.act(&Deed::Approve),
+            // Nothing can be told of a version by the side of one that is as bad.
+            _ if !is_terminal(&run) && self.data_spoil_what_serves(&run) => {
+                self.act(&Deed::Configure("good mended".into()))
+            }
             _ => {}
         }
+    }
+
+    /// Pods of a Deployment made anew have no copies: they read the ConfigMap as it is now, and that is bad.
+    fn data_spoil_what_serves(&self, run: &Object) -> bool {
+        let serving = run.text("/spec/from/hash");
+        self.server.list(Kind::Pod).any(|pod| {
+            pod.hash() == serving
+                && settings_of(pod) == Some(people::SETTINGS)
+                && pod_nature(&self.server, pod) != nature_of(image_of(pod))
+        })
     }
 
     /// Controllers of ours come, go, and act.
