@@ -417,15 +417,22 @@ fn selectors_and_strategy_may_change_in_mid_run() {
     back_in_place(&shop, &run);
     std::thread::sleep(Duration::from_secs(3));
 
-    // the strategy: the handover goes by it
+    // the strategy: one that allows no canary holds the run until it is another; the handover goes by that
     let again = now();
     patch(&shop, "deployment", &json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}}));
+    let held = run_that(&shop, "Blocked", "", |status| status["waiting"]["reason"] == "Blocked");
+    println!("      {}", held["status"]["waiting"]["message"]);
+    patch(
+        &shop,
+        "deployment",
+        &json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}),
+    );
     run_that(&shop, "Approval", "", |status| status["waiting"]["reason"] == "Approval");
     shop.serin(&["approve", "auth"]).expect("approve");
     shop.run_in("Succeeded", None, 2 * MINUTE).expect("Succeeded");
     governed(&shop);
     assert_eq!(since(&mut load, again, "canary").0, 0, "no request is lost");
-    assert_eq!(object(&shop, "deployment")["spec"]["strategy"]["type"], "Recreate");
+    assert_eq!(object(&shop, "deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"], 1);
     assert_tidy(&shop);
     println!("      promoted {:.1} s after the release", now() - began);
 
@@ -448,12 +455,12 @@ fn selectors_and_strategy_may_change_in_mid_run() {
     promoted(&shop, &mut load, "third");
 }
 
-/// Scales to 0 and, once nothing is left, back.
-fn asleep_and_awake(shop: &Shop, replicas: i32) {
+/// Scales to 0 and, once the version that serves has no pods, back. (A canary keeps one meanwhile.)
+fn asleep_and_awake(shop: &Shop, set: &str, replicas: i32) {
     shop.kubectl(&["scale", "deployment/auth", "--replicas=0"]).expect("scale");
     let empty = eventually("no pods that serve", MINUTE, || {
-        let pods = list(&shop.namespace, "pods")?;
-        Ok(pods.iter().all(|pod| pod["metadata"]["deletionTimestamp"].is_string()).then_some(()))
+        let found = get(&shop.namespace, "replicaset", set)?.unwrap_or_default();
+        Ok((found["spec"]["replicas"] == 0 && found["status"]["replicas"] == 0).then_some(()))
     });
     empty.unwrap_or_else(|error| panic!("{error}"));
     shop.kubectl(&["scale", "deployment/auth", &format!("--replicas={replicas}")]).expect("scale");
@@ -490,7 +497,7 @@ fn scaled_to_zero_and_back_what_served_serves_again() {
     shop.rollout(&long_steps(), quick).expect("a Rollout");
     shop.release(&["VERSION=canary"]).expect("release");
     let run = weighted(&shop, 20, &before);
-    asleep_and_awake(&shop, 2);
+    asleep_and_awake(&shop, &first, 2);
     let again = eventually("weight 20 again", MINUTE, || {
         let run = shop.run()?.unwrap_or_default();
         let set = get(&shop.namespace, "replicaset", &first)?.unwrap_or_default();
@@ -510,7 +517,7 @@ fn scaled_to_zero_and_back_what_served_serves_again() {
     shop.serin(&["abort", "auth"]).expect("abort");
     shop.run_in("RolledBack", Some(&before), MINUTE).expect("RolledBack");
     let refused = now();
-    asleep_and_awake(&shop, 3);
+    asleep_and_awake(&shop, &first, 3);
     serves(&shop, &first, 3);
     std::thread::sleep(Duration::from_secs(2));
     let awake = now();
@@ -539,7 +546,6 @@ fn begun_at_zero_with_its_name_or_hash_taken_a_run_says_so_and_waits() {
     shop.kubectl(&["scale", "deployment/auth", "--replicas=0"]).expect("scale");
     shop.rollout(&json!([{"weight": 50, "bake": "0s"}]), quick).expect("a Rollout");
     shop.idle().expect("Ready, at 0");
-    let mut load = Load::start(&gateway(), &shop.host, 100, 600, &[]).expect("load");
     let blocked = |words: &str| {
         let held = run_that(&shop, words, "", |status| {
             status["waiting"]["reason"] == "Blocked"
@@ -573,6 +579,7 @@ fn begun_at_zero_with_its_name_or_hash_taken_a_run_says_so_and_waits() {
     assert!(!warnings(&shop, "Holding").is_empty(), "an event names it");
 
     // mended, it goes on by itself
+    let mut load = Load::start(&gateway(), &shop.host, 100, 600, &[]).expect("load");
     shop.kubectl(&["delete", "replicaset", "auth-intruder"]).expect("deleted");
     let began = now();
     shop.run_in("Succeeded", None, 2 * MINUTE).expect("Succeeded");
