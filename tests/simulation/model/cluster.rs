@@ -81,8 +81,9 @@ pub fn pod_nature(server: &Server, pod: &Object) -> Nature {
 
 /// As the chart's admission policy does it: pods with a stamp get their version's copies while a Rollout tracks them.
 fn admit(server: &Server, pod: &mut Value) {
-    let tracks =
-        server.get(Kind::Rollout, "auth").is_some_and(|rollout| rollout.text("/spec/configuration/track/0") != "");
+    let tracks = server
+        .get(Kind::Rollout, "auth")
+        .is_some_and(|rollout| !rollout.text("/spec/configuration/track/0").is_empty());
     let Some(stamp) = Stamp::read(pod).filter(|_| tracks) else { return };
     if let Some(name) = pod.pointer_mut("/spec/volumes/0/configMap/name") {
         *name = json!(format!("{}-{}", name.as_str().unwrap_or_default(), stamp.digest));
