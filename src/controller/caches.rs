@@ -42,6 +42,8 @@ pub(super) struct Pending {
     pub name: String,
     pub wrote: Wrote,
     pub at: Instant,
+    /// See [`Write::patience`](super::world::Write::patience).
+    pub patience: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -51,9 +53,6 @@ pub(super) enum Wrote {
     /// Deleted, or being deleted.
     Gone { uid: String },
 }
-
-/// After this long a watch is late, and what was read is acted on; each write still tests what it was based on.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One namespace.
 pub(super) struct Namespace {
@@ -241,7 +240,7 @@ impl Namespace {
     pub fn caught_up(&self, rollout: &str) -> bool {
         let mut all = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(pending) = all.get_mut(rollout) else { return true };
-        pending.retain(|write| write.at.elapsed() < PATIENCE && !self.shows(write));
+        pending.retain(|write| write.at.elapsed() < write.patience && !self.shows(write));
         pending.is_empty()
     }
 

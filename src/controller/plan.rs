@@ -420,8 +420,12 @@ fn progressing(deployment: &Deployment, status: &str, reason: &str, message: &st
 /// A run for the Deployment's template: its name is the next number, so that two controllers create one run.
 fn start_run(world: &World, deployment: &Deployment, now: Timestamp) -> Result<Write, PlanError> {
     let rollout = world.rollout.metadata.name.clone().unwrap_or_default();
-    // The last one's name is not given again when its record is deleted.
-    let last = world.rollout.status.as_ref().and_then(|status| number_in(&rollout, status.run.as_deref()?));
+    // The last one's name is not given again when its record is deleted. One that has not ended is not shown yet: asked
+    // for by its own name, a second one is refused.
+    let last = world.rollout.status.as_ref().and_then(|status| {
+        let ended = status.last_run_phase.is_some_and(|phase| phase.is_terminal());
+        Some(number_in(&rollout, status.run.as_deref()?)?.saturating_sub(u64::from(!ended)))
+    });
     let number = world.runs.iter().filter_map(|run| number_of(&rollout, run)).chain(last).max().unwrap_or(0) + 1;
     let name = format!("{rollout}-{number}");
     let owned = || {
@@ -569,8 +573,16 @@ mod tests {
     #[test]
     fn the_name_of_a_run_that_was_deleted_is_not_given_again() {
         let mut world = world();
-        world.rollout.status = Some(crate::api::RolloutStatus { run: Some("auth-7".into()), ..Default::default() });
+        let status = |phase| crate::api::RolloutStatus {
+            run: Some("auth-7".into()),
+            last_run_phase: Some(phase),
+            ..Default::default()
+        };
+        world.rollout.status = Some(status(crate::api::Phase::Cancelled));
         assert_eq!(started(&world)["metadata"]["name"], "auth-8");
+        // One that a late watch does not show is no deleted one: its name is taken, and no second run begins beside it.
+        world.rollout.status = Some(status(crate::api::Phase::Preparing));
+        assert_eq!(started(&world)["metadata"]["name"], "auth-7");
     }
 
     #[test]

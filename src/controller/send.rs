@@ -152,7 +152,7 @@ impl Sender {
 }
 
 fn pending(write: &Write, wrote: Wrote) -> Pending {
-    Pending { kind: write.kind, name: write.name.clone(), wrote, at: Instant::now() }
+    Pending { kind: write.kind, name: write.name.clone(), wrote, at: Instant::now(), patience: write.patience() }
 }
 
 /// A JSON patch whose `test` or path does not hold any more comes back as 422 without details; objects that changed or

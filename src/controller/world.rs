@@ -1,6 +1,6 @@
 //! All objects of one Rollout's neighbourhood, and writes to them as values.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{api::discovery::v1::EndpointSlice, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde_json::Value;
@@ -145,6 +145,15 @@ impl Write {
     pub fn delete(kind: Kind, metadata: &ObjectMeta) -> Self {
         let uid = metadata.uid.clone().unwrap_or_default();
         Self { kind, name: metadata.name.clone().unwrap_or_default(), verb: Verb::Delete { uid } }
+    }
+    /// How long a look waits for the caches to show it. After that a watch is late, and what was read is acted on; each
+    /// write still tests what it was based on.
+    pub fn patience(&self) -> Duration {
+        match (self.kind, &self.verb) {
+            // A run that is not shown can't be served, and its Rollout could go without it.
+            (Kind::RolloutRun, Verb::Create(_)) => Duration::from_secs(10),
+            _ => Duration::from_secs(1),
+        }
     }
     /// What it does, for logs and metrics.
     pub fn verb(&self) -> &'static str {

@@ -443,6 +443,10 @@ fn next_status(governed: &Governed<'_>, standing: &Standing, now: Timestamp) -> 
     };
     let refused = governed.workload.filter(|workload| serving_template(workload).is_none() || standing.stalled);
     let refused = refused.and_then(|workload| record_refusal(governed, workload, before.refused.as_ref()));
+    let run = last_name(governed.last.as_ref().map(|run| run.name.to_owned()), before.run);
+    // One that a late cache does not show has still the phase that is known of it.
+    let shown = governed.last.as_ref().filter(|last| run.as_deref() == Some(last.name));
+    let last_run_phase = shown.map(|last| last.status.phase.unwrap_or_default()).or(before.last_run_phase);
     RolloutStatus {
         refused,
         observed_generation: generation,
@@ -450,8 +454,8 @@ fn next_status(governed: &Governed<'_>, standing: &Standing, now: Timestamp) -> 
         step: active.map(|run| format!("{}/{}", run.status.step, run.steps)),
         weight: active.map(|run| run.status.weight),
         message: Some(standing.message.clone()),
-        run: last_name(governed.last.as_ref().map(|run| run.name.to_owned()), before.run),
-        last_run_phase: governed.last.as_ref().and_then(|run| run.status.phase).or(before.last_run_phase),
+        run,
+        last_run_phase,
         stable,
         configuration: held_configuration(governed).or(before.configuration),
         slos: active.map(|run| run.status.slos.clone()).unwrap_or_default(),

@@ -17,12 +17,15 @@ use crate::{
 pub const FOUND: &[(Option<u64>, &str)] = &[
     (Some(11), "a_pin_goes_with_its_deployment"),
     (Some(15), "a_rollout_goes_after_its_runs"),
+    (Some(21), "data_that_spoil_both_versions_refuse_neither"),
     (Some(35), "a_contested_canary_keeps_its_pods_until_the_gateway_knows"),
     (Some(36), "a_share_of_pods_is_reached_as_nearly_as_pods_can"),
+    (Some(56), "a_run_that_a_late_cache_does_not_show_is_not_doubled"),
     (Some(297), "what_was_baked_before_a_crash_does_not_count"),
     (Some(326), "without_its_rollout_a_held_template_waits_for_a_person"),
     (Some(343), "endpoints_that_a_cache_has_not_shown_yet_are_not_lost"),
     (Some(344), "a_reference_that_a_late_cache_hid_is_taken_out"),
+    (Some(585), "a_rollout_does_not_go_without_a_run_that_is_not_shown_yet"),
     (Some(621), "an_outage_refuses_a_good_version_only_where_it_stands_alone"),
     (Some(907), "a_paused_run_that_prepares_keeps_its_pins"),
     (Some(1011), "a_contested_canary_keeps_its_pods_until_a_late_cache_knows"),
@@ -86,6 +89,47 @@ fn a_pin_goes_with_its_deployment() {
 #[test]
 fn a_rollout_goes_after_its_runs() {
     holds(Setting::calm(), "good", &[(20_000, Deed::DeleteRollout)]);
+}
+
+/// Seed 21: a Deployment made anew read its ConfigMap as it was by then, and that was bad: what served was as bad as the
+/// canary. The run held, and the model's people did nothing about it.
+#[test]
+fn data_that_spoil_both_versions_refuse_neither() {
+    let deeds = vec![
+        (15_000, Deed::DeleteDeployment),
+        (25_000, Deed::Configure("bad 1".into())),
+        (30_000, Deed::CreateDeployment),
+        (120_000, Deed::Rest),
+    ];
+    let mut sim = Sim::new(Setting { tracks: true, deeds, ..Setting::calm() });
+    while sim.passed < 110_000 {
+        sim.step();
+    }
+    assert_eq!(sim.run().expect("a run").text("/status/waiting/reason"), "SharedFault");
+    assert_eq!(check(&mut sim, AT_MOST), Ok(()));
+    assert_eq!(sim.run().expect("a run").text("/status/phase"), "Succeeded");
+}
+
+/// Seed 56: a second leader knew of the run by the Rollout's status only, took it for deleted, and began another.
+#[test]
+fn a_run_that_a_late_cache_does_not_show_is_not_doubled() {
+    for rival in [8_000, 12_000, 14_000] {
+        let setting = Setting { lag: true, rival: Some(rival), failures: 0.06, ..Setting::calm() };
+        holds_in(0..12, setting, "good", &[(60_000, Deed::Rest)]);
+    }
+}
+
+/// Seed 585: deleted just after its run was made, a Rollout went before a late cache had shown the run, which stayed.
+#[test]
+fn a_rollout_does_not_go_without_a_run_that_is_not_shown_yet() {
+    for at in (15_200..17_000).step_by(200) {
+        holds_in(
+            0..30,
+            Setting { lag: true, ..Setting::calm() },
+            "good",
+            &[(at, Deed::DeleteRollout), (60_000, Deed::Rest)],
+        );
+    }
 }
 
 /// Seed 35: contested; the canary's pods went while the gateway had not yet taken the weight away.

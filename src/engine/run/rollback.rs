@@ -238,6 +238,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_late_watch_has_not_shown_is_waited_for() {
+        let stage = |before: &RolloutRunStatus, share| {
+            let route = RouteView { name: "auth".into(), accepted: true, share, ..RouteView::default() };
+            let snapshot = Snapshot { services: pinned("one"), routes: vec![route], ..Snapshot::default() };
+            let decision = decided(before, &snapshot);
+            (decision.status.stage, decision.actions.contains(&Action::ClearRoutes), decision.status)
+        };
+        let since =
+            |second| Timestamp::from_second(second).ok().map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time);
+        let mut before = at(Phase::RollingBack, Some(Stage::Withdraw));
+        before.stage_since = since(0);
+        // a canary that was never put into the route
+        assert_eq!(stage(&before, None).0, Some(Stage::Tidy));
+        // one that was, and is not shown there yet
+        before.original_weights = [("auth".to_owned(), "1".to_owned())].into();
+        assert_eq!(stage(&before, None).0, Some(Stage::Withdraw));
+        // once it is shown it is taken out, and then there is nothing to wait for
+        let (is, cleared, after) = stage(&before, Some(Share::NONE));
+        assert_eq!((is, cleared), (Some(Stage::Withdraw), true));
+        assert_eq!(stage(&after, None).0, Some(Stage::Tidy));
+        // and one that somebody else has taken out is not waited for long
+        before.stage_since = since(-5);
+        assert_eq!(stage(&before, None).0, Some(Stage::Tidy));
+    }
+
+    #[test]
     fn a_service_that_was_turned_elsewhere_is_let_go_before_the_end() {
         let mut snapshot = Snapshot { strays: vec!["auth".into()], ..Snapshot::default() };
         let before = at(Phase::RollingBack, Some(Stage::Tidy));

@@ -29,7 +29,6 @@ use super::{
 
 /// As production has them.
 const TICK: i64 = 500;
-const PATIENCE: i64 = 1_000;
 const SAVE_LEDGER: i64 = 10_000;
 const SCRAPE: i64 = 1_000;
 const FIGURES: i64 = 2_000;
@@ -93,7 +92,7 @@ pub struct Serin {
     caches: BTreeMap<Kind, Cache>,
     /// What the caches show, kept until they show something else.
     world: Option<World>,
-    /// Writes that the caches have not shown yet: version (0: a delete) and when.
+    /// Writes that the caches have not shown yet: version (0: a delete) and until when they are waited for.
     pending: Vec<(Kind, String, u64, i64)>,
     sensors: BTreeMap<String, Sensor>,
     /// Gates that were asked, by run, and when they answer. Forgotten with all else in a crash.
@@ -198,13 +197,13 @@ impl Serin {
 
     fn caught_up(&mut self, now: i64) -> bool {
         let caches = &self.caches;
-        self.pending.retain(|(kind, name, version, at)| {
+        self.pending.retain(|(kind, name, version, until)| {
             let is = caches[kind].objects.get(name);
             let arrived = match version {
                 0 => is.is_none_or(|object| object.is_going()),
                 wrote => is.is_some_and(|object| object.version >= *wrote),
             };
-            now - at < PATIENCE && !arrived
+            now < *until && !arrived
         });
         self.pending.is_empty()
     }
@@ -437,7 +436,8 @@ impl Serin {
         match (&answer, luck) {
             (Ok(version), Luck::Fine | Luck::CrashAfter) => {
                 let version = if matches!(write.verb, Verb::Delete { .. }) { 0 } else { *version };
-                self.pending.push((write.kind.into(), write.name.clone(), version, now));
+                let patience = i64::try_from(write.patience().as_millis()).unwrap_or(i64::MAX);
+                self.pending.push((write.kind.into(), write.name.clone(), version, now + patience));
             }
             _ => {
                 let conflict = matches!(answer, Err(Refusal::Conflict | Refusal::NotFound));

@@ -926,10 +926,19 @@ impl Sim {
         self.run().is_some_and(|run| !is_terminal(&run))
     }
 
+    /// Nobody holds the Deployment, and it is at work.
+    fn is_moving(&self) -> bool {
+        self.server.get(Kind::Deployment, "auth").is_some_and(|deployment| {
+            let size = deployment.int("/spec/replicas");
+            let counts = ["/status/replicas", "/status/updatedReplicas", "/status/availableReplicas"];
+            !deployment.is("/spec/paused") && counts.iter().any(|count| deployment.int(count) != size)
+        })
+    }
+
     pub fn is_settled(&self) -> bool {
         self.ending
             && !self.is_under_way()
-            && self.quiet > 20_000
+            && self.quiet > if self.is_moving() { 120_000 } else { 20_000 }
             && self.ghosts.is_empty()
             && self.controllers.len() == 1
     }
