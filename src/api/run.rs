@@ -306,7 +306,8 @@ pub enum WaitingReason {
     Blocked,
     /// A canary pod that is bad by itself is being replaced.
     BadPod,
-    /// The canary is worse, and it is not clear whether that is the version or one of its pods.
+    /// The canary is worse, and it is not clear whether that is the version or one of its pods; or it looks so, and that is
+    /// not proven yet.
     Suspicion,
     /// The canary gets more requests than its weight.
     SplitMismatch,

@@ -155,11 +155,11 @@ pub struct PodTick {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verdict {
-    /// Enough requests to have seen a regression, and none seen.
+    /// Enough requests to have seen a regression, and none seen: nor do the odds against the canary stand at 20 to 1.
     Good,
     /// Proven worse. Final: once Bad, always Bad.
     Bad,
-    /// Not enough requests yet.
+    /// Not enough requests yet, or too much against the canary to call it good.
     Undecided,
     /// The canary had no request in this step.
     NoData,

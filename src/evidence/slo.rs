@@ -12,6 +12,8 @@ use super::{Facet, FacetJudgement, Judgement, PodTick, Proof, Sample, Slo, Test,
 /// Stable serves nothing any more: so many canary requests in so many ticks without one at stable.
 const ALONE_REQUESTS: u64 = 20;
 const ALONE_TICKS: u32 = 5;
+/// 20 to 1 against the canary is no proof, and too much to call it good.
+const DOUBT: f64 = 3.0;
 /// "Proven better" in an outage: 5 %, a question of holding only.
 const BETTER: f64 = 3.0;
 /// An inferior canary is proven not to be with at most this probability in each step.
@@ -360,7 +362,7 @@ impl Track {
             Verdict::Bad
         } else if self.step.canary.total == 0 {
             Verdict::NoData
-        } else if judged >= power.needed {
+        } else if judged >= power.needed && evidence < DOUBT {
             Verdict::Good
         } else {
             Verdict::Undecided

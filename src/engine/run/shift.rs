@@ -313,6 +313,13 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
         return Some((WaitingReason::NoData, format!("SLO {}: the canary got no requests in this step", none.name)));
     }
     let few = judgements.iter().find(|judgement| judgement.verdict != Verdict::Good)?;
+    if few.judged >= few.needed {
+        let message = format!(
+            "SLO {}: the canary looks worse than stable, and that is not proven yet (evidence {:.1}, threshold {:.1})",
+            few.name, few.evidence, few.threshold
+        );
+        return Some((WaitingReason::Suspicion, message));
+    }
     if few.needed > few.judged.saturating_mul(1000).max(1_000_000) {
         let message = format!(
             "SLO {}: beside a stable version as bad as this no number of requests would show a regression",
