@@ -22,6 +22,7 @@ use std::{
 
 use invariants::Watch;
 use model::{
+    cluster::{Nature, nature_of},
     people::{self, Deed},
     sim::{Setting, Sim},
 };
@@ -163,9 +164,15 @@ fn losing_writes_or_memory_changes_no_outcome() {
     for seed in first..first + seeds {
         let mut setting = Setting::of_seed(seed);
         setting.quota = None;
+        setting.at_place.clear();
         setting.deeds.retain(|(at, deed)| {
             *at == 15_000 || matches!(deed, Deed::EditOther | Deed::EditRules(_) | Deed::Approve | Deed::Rest)
         });
+        // Whether a version with one bad pod of several is refused or mended depends on which requests that pod gets.
+        let by_chance = |deed: &Deed| matches!(deed, Deed::Release(image) if nature_of(image) == Nature::OneBad);
+        if setting.deeds.iter().any(|(_, deed)| by_chance(deed)) {
+            continue;
+        }
         let outcome = |failures: f64, crashes: f64, turmoil: bool| {
             let mut sim = Sim::new(Setting { failures, crashes, turmoil, ..setting.clone() });
             assert_eq!(check(&mut sim, AT_MOST), Ok(()), "seed {seed}: {:?}", sim.setting);
