@@ -243,7 +243,9 @@ impl World {
 
     /// Services that the run has pinned, and that select none of its pods any more.
     pub fn strays(&self, run: &RolloutRun) -> Vec<&Service> {
-        let ours = |hash: &str| hash == run.spec.from.hash || hash == run.spec.to.hash;
+        // Or to what serves in stable's place: the ReplicaSet of a Deployment that was made anew.
+        let in_its_place = |hash: &str| self.replica_sets.iter().any(|set| hash_of(set) == Some(hash));
+        let ours = |hash: &str| hash == run.spec.from.hash || hash == run.spec.to.hash || in_its_place(hash);
         let pinned = |service: &&Service| crate::traffic::pinned(service).is_some_and(ours);
         let templates = self.labels_of_pods(run);
         let selected = |service: &&Service| templates.iter().any(|labels| selects(service, labels));
@@ -389,7 +391,9 @@ mod tests {
     fn a_service_that_its_owner_turned_elsewhere_is_let_go_if_the_pin_is_this_runs() {
         let mut world = world();
         let run = run(&world);
-        for (pin, strays) in [("one", 1), ("two", 1), ("another", 0)] {
+        // of a Deployment that was made anew in mid-run
+        world.replica_sets.push(set("three", "v1", 1, None));
+        for (pin, strays) in [("one", 1), ("two", 1), ("three", 1), ("another", 0)] {
             world.services[0].spec.selector = [("app", "other"), (names::HASH_LABEL, pin)]
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into();

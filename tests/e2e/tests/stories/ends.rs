@@ -525,7 +525,7 @@ fn scaled_to_zero_and_back_what_served_serves_again() {
     assert_eq!(since(&mut load, awake, "canary"), (0, 0));
     let records = load.read().expect("records").iter().filter(|record| record.t > refused + 2.0);
     let others: Vec<_> =
-        records.filter_map(|record| record.version.clone()).filter(|version| version != "dev").collect();
+        records.filter_map(|record| record.version.clone()).filter(|version| version != "v1").collect();
     assert_eq!(others, Vec::<String>::new(), "no other version answered");
     assert_eq!(phase(&shop), "Refused");
     assert_tidy(&shop);
