@@ -358,6 +358,7 @@ fn pods_count_after_min_ready_seconds_and_are_handed_over_in_one_step() {
     let scaled = events.iter().filter(|event| event["reason"] == "ScalingReplicaSet");
     let scaled: Vec<&str> = scaled.filter_map(|event| event["message"].as_str()).collect();
     let whole = format!("Scaled down replica set {old} from 4 to 0");
-    assert!(scaled.contains(&whole.as_str()), "{scaled:?}");
+    // Kubernetes may say that it is one of several like it.
+    assert!(scaled.iter().any(|said| said.ends_with(&whole)), "{scaled:?}");
     assert_tidy(&shop);
 }
