@@ -64,7 +64,7 @@ fn grpc_objects() -> Value {
             "workloadRef": {"kind": "Deployment", "name": "web"}, "service": "web", "routes": [{"kind": "GRPCRoute", "name": "web"}],
             "telemetry": {"scrape": {"port": "http"}, "requests": {"counter": "web_requests_total", "errors": {"version": "broken"}}},
             "slos": [{"name": "errors", "errors": {"objective": "95%"}}],
-            "steps": [{"weight": 20, "bake": "3s"}, {"weight": 50, "bake": "3s"}], "limits": {"warmup": "0s"}}}
+            "steps": [{"weight": 20, "bake": "3s"}, {"weight": 50, "bake": "12s"}], "limits": {"warmup": "0s"}}}
     ]})
 }
 
