@@ -302,15 +302,21 @@ pub fn clear(route: &Route, apex: &str, canary: &str, originals: &Originals) -> 
 /// What is missing, in the gateway's words.
 pub fn accepted(route: &Route) -> Result<(), String> {
     let generation = route.metadata.generation.unwrap_or(0);
-    let parents = route.spec.get("parentRefs").and_then(Value::as_array).map_or(0, Vec::len);
+    let parents = route.spec.get("parentRefs").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let statuses = route.status.get("parents").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    if parents == 0 {
+    if parents.is_empty() {
         return Err("it is attached to no gateway (spec.parentRefs)".into());
     }
-    if statuses.len() < parents {
-        return Err(format!("{} of {parents} gateways have said whether they accept it", statuses.len()));
+    // What a gateway that it was attached to before has left in the status says nothing.
+    let of_parents = || {
+        statuses.iter().filter(|status| {
+            status.get("parentRef").is_some_and(|of| parents.iter().any(|parent| same_parent(route, parent, of)))
+        })
+    };
+    if of_parents().count() < parents.len() {
+        return Err(format!("{} of {} gateways have said whether they accept it", of_parents().count(), parents.len()));
     }
-    for status in statuses {
+    for status in of_parents() {
         for kind in ["Accepted", "ResolvedRefs"] {
             let conditions = status.get("conditions").and_then(Value::as_array).into_iter().flatten();
             let condition =
@@ -326,6 +332,18 @@ pub fn accepted(route: &Route) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Both name the same listener of the same object; left out, the namespace is the route's.
+fn same_parent(route: &Route, one: &Value, other: &Value) -> bool {
+    let namespace = route.metadata.namespace.as_deref();
+    let named = |parent: &Value| {
+        let text = |key: &str| parent.get(key).and_then(Value::as_str).map(str::to_owned);
+        let namespace = text("namespace").or_else(|| namespace.map(str::to_owned));
+        let kind = text("kind").unwrap_or_else(|| "Gateway".to_owned());
+        (kind, text("name"), namespace, text("sectionName"), parent.get("port").and_then(Value::as_i64))
+    };
+    named(one) == named(other)
 }
 
 /// Begins the keys of a route.
@@ -372,6 +390,26 @@ pub(super) mod tests {
         route.metadata.name = Some("auth".into());
         route.metadata.namespace = Some("shop".into());
         route
+    }
+
+    #[test]
+    fn only_gateways_that_it_is_attached_to_have_a_say() {
+        let said = |name: &str, generation: i64, status: &str| {
+            let of = |kind: &str| json!({"type": kind, "status": status, "reason": "No", "message": "no", "observedGeneration": generation});
+            json!({"parentRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": name, "namespace": "shop"},
+                "conditions": [of("Accepted"), of("ResolvedRefs")]})
+        };
+        // Given a route that went over from one gateway to another, which has left its word in the status:
+        let mut route = route(json!([]));
+        route.metadata.generation = Some(3);
+        route.spec["parentRefs"] = json!([{"name": "new"}]);
+        route.status = json!({"parents": [said("old", 1, "True")]});
+        assert_eq!(accepted(&route), Err("0 of 1 gateways have said whether they accept it".to_owned()));
+        // When the new one has read it, it counts, and it alone.
+        route.status = json!({"parents": [said("old", 1, "True"), said("new", 3, "True")]});
+        assert_eq!(accepted(&route), Ok(()));
+        route.status = json!({"parents": [said("old", 3, "True"), said("new", 3, "False")]});
+        assert_eq!(accepted(&route), Err("Accepted=False: No no".to_owned()));
     }
 
     /// A run of auth with these steps.

@@ -300,7 +300,7 @@ impl Cluster {
             let resolved = backends.iter().all(|(name, _)| server.get(Kind::Service, name).is_some());
             let generation = route.int("/metadata/generation");
             let condition = |kind: &str, on: bool| json!({"type": kind, "status": if on { "True" } else { "False" }, "reason": kind, "message": "", "observedGeneration": generation});
-            let status = json!({"parents": [{"conditions": [condition("Accepted", true), condition("ResolvedRefs", resolved)]}]});
+            let status = json!({"parents": [{"parentRef": {"name": "gateway"}, "conditions": [condition("Accepted", true), condition("ResolvedRefs", resolved)]}]});
             if route.value.get("status") == Some(&status) {
                 continue;
             }
