@@ -111,8 +111,11 @@ fn only_what_is_available_is_handed_over() {
         let mut world = world(canary(4, 4, available), 0);
         world.services[0].hash = Some("new".into());
         world.services[0].ready = [("new".to_owned(), 4)].into();
+        // It is written down before it is done.
         let decision = decide(&policy(), &spec(), &before, &world, false, at(0));
-        assert_eq!(decision.actions.contains(&Action::HandOver), hands_over, "{available} of 4");
+        assert_eq!(decision.status.stage == Some(Stage::Converge), hands_over, "{available} of 4");
+        let then = decide(&policy(), &spec(), &decision.status, &world, false, at(1));
+        assert_eq!(then.actions.contains(&Action::HandOver), hands_over, "{available} of 4");
     }
 }
 
