@@ -468,8 +468,9 @@ fn i8_the_right_version_serves(sim: &Sim) -> Check {
         "I8: the Deployment is not held although its template does not serve".into()
     })?;
     let reason = sim.run().map(|run| run.text("/status/reason").to_owned()).unwrap_or_default();
-    let outage =
-        sim.done.contains(&Deed::Outage(true)) && reason == "SloViolated" && sim.run().is_some_and(stood_alone);
+    // A Service that its owner turned elsewhere gives stable no requests either.
+    let alone = sim.run().is_some_and(stood_alone) || sim.did(&[Deed::TurnService, Deed::DeleteService]);
+    let outage = sim.done.contains(&Deed::Outage(true)) && reason == "SloViolated" && alone;
     let no_room = sim.setting.quota.is_some() && reason == "NeverReady";
     // With its run the release ends.
     let deleted = sim.did(&[Deed::DeleteRun, Deed::OrphanRun]);
