@@ -30,8 +30,8 @@ use model::{
 /// In milliseconds that really passed: a contested route alone may hold a run for five minutes.
 const AT_MOST: i64 = 1_200_000;
 
-/// As many as fit into two minutes on two cores; without optimisation a tenth of it.
-const SEEDS: u64 = if cfg!(debug_assertions) { 500 } else { 5_000 };
+/// As many as fit into some three minutes on two cores; without optimisation a tenth of it.
+const SEEDS: u64 = if cfg!(debug_assertions) { 300 } else { 3_000 };
 
 /// A sweep ends with so many broken seeds, and shows the traces of so many.
 const BROKEN_AT_MOST: usize = 100;
