@@ -1,6 +1,6 @@
 //! Deterministic simulation: production's decisions against a small model of Kubernetes, its callers and its people.
 //!
-//! `cargo test --release --test simulation` tries 5,000 seeds, without `--release` 500; `SERIN_SEEDS=100000` makes a long
+//! `cargo test --release --test simulation` tries 3,000 seeds, without `--release` 300; `SERIN_SEEDS=100000` makes a long
 //! run, `SERIN_FIRST` begins elsewhere (a run that was stopped goes on with the number that its progress tells),
 //! `SERIN_SEED=7` replays one with its whole trace.
 
