@@ -225,6 +225,18 @@ mod tests {
         Round { pods, seconds: 1.0, since: f64::INFINITY, fault: None, gap: None, sampled: false }
     }
 
+    /// At the first step, its weight in the route.
+    fn at_five_percent() -> RolloutRunStatus {
+        let mut status = RolloutRunStatus {
+            phase: Some(Phase::Shifting),
+            step: 1,
+            confirmed: Some(5),
+            ..RolloutRunStatus::default()
+        };
+        (status.weight.wanted, status.weight.set) = (5, 5);
+        status
+    }
+
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + second).expect("in range")
     }
@@ -233,13 +245,7 @@ mod tests {
     fn a_reading_becomes_a_tick_with_each_pods_counts_in_the_order_of_the_slos() {
         // Given a run at its first step, with its weight in the route:
         let (policy, mut ledger) = (policy(), Ledger::new(&policy()));
-        let mut status = RolloutRunStatus {
-            phase: Some(Phase::Shifting),
-            step: 1,
-            confirmed: Some(5),
-            ..RolloutRunStatus::default()
-        };
-        (status.weight.wanted, status.weight.set) = (5, 5);
+        let status = at_five_percent();
         let first = round(vec![scrape("s", Arm::Stable, 1000, 10, 30)]);
         ledger.read(&policy, &status, &first, look::due_percent(&policy, &status), at(0));
         // When both arms were read again:
@@ -339,13 +345,7 @@ mod tests {
     #[test]
     fn the_share_is_checked_only_where_the_route_splits_by_weight_alone() {
         let (policy, mut ledger) = (policy(), Ledger::new(&policy()));
-        let mut status = RolloutRunStatus {
-            phase: Some(Phase::Shifting),
-            step: 1,
-            confirmed: Some(5),
-            ..RolloutRunStatus::default()
-        };
-        (status.weight.wanted, status.weight.set) = (5, 5);
+        let status = at_five_percent();
         let mut asked = |status: &RolloutRunStatus, sampled| {
             let due = look::due_percent(&policy, status);
             ledger.read(&policy, status, &Round { sampled, ..round(Vec::new()) }, due, at(0)).asked

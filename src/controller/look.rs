@@ -6,14 +6,15 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    observe::{Seen, governed_workload, is_borrowed, is_borrowed_by, is_of_another, is_of_run, observe, troubles},
+    observe::{
+        Seen, governed_workload, is_borrowed, is_borrowed_by, is_of_another, is_of_run, is_owned_by, observe, troubles,
+    },
     world::{Kind, World, Write, phase_of},
 };
 use crate::{
     api::{Phase, Policy, RolloutRun, RolloutRunStatus, Share, SplitStatus, Stage, WaitingReason, names, validate},
     engine::{self, Action, Decision, Gates, Governance, Governed, LastRun, Latch, Snapshot, Traffic},
     evidence::{Fold, Silent},
-    workload::owner_of,
 };
 
 /// What a run does next, and the write of its status if that differs.
@@ -169,10 +170,7 @@ pub fn look_after(world: &World, latch: Latch, run_status: Option<&RolloutRunSta
 }
 
 fn holds_borrowed(world: &World, run: &RolloutRun) -> bool {
-    world
-        .replica_sets
-        .iter()
-        .any(|set| is_borrowed(set) && owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref()))
+    world.replica_sets.iter().any(|set| is_borrowed(set) && is_owned_by(set, run))
 }
 
 /// What the counts say, as the engine takes it.

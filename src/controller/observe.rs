@@ -192,6 +192,11 @@ pub(super) fn is_borrowed(set: &ReplicaSet) -> bool {
     set.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(names::REVISION_ANNOTATION))
 }
 
+/// Its controller is this run.
+pub(super) fn is_owned_by(set: &ReplicaSet, run: &RolloutRun) -> bool {
+    owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref())
+}
+
 /// The run made it, or borrowed it. Its label says so too: a deletion of the run that orphans what it owns takes the
 /// reference to the owner off. Both are taken off by the handover, and by a return.
 pub(super) fn is_of_run(set: &ReplicaSet, run: &RolloutRun) -> bool {
@@ -200,7 +205,7 @@ pub(super) fn is_of_run(set: &ReplicaSet, run: &RolloutRun) -> bool {
         label.is_some() && label == run.metadata.name.as_ref()
     };
     match owner_of(set) {
-        Some((kind, uid)) => Some(uid) == run.metadata.uid.as_deref() || kind == "Deployment" && labelled(),
+        Some((kind, _)) => is_owned_by(set, run) || kind == "Deployment" && labelled(),
         None => labelled(),
     }
 }
@@ -208,8 +213,7 @@ pub(super) fn is_of_run(set: &ReplicaSet, run: &RolloutRun) -> bool {
 /// It came from the Deployment's history. Of one that lost its owner the Deployment's mark says nothing: it has been
 /// adopted, perhaps.
 pub(super) fn is_borrowed_by(set: &ReplicaSet, run: &RolloutRun) -> bool {
-    let owned = owner_of(set).is_some_and(|(_, uid)| Some(uid) == run.metadata.uid.as_deref());
-    is_borrowed(set) && (owned || run.spec.to.revision.is_some())
+    is_borrowed(set) && (is_owned_by(set, run) || run.spec.to.revision.is_some())
 }
 
 fn unscheduled(pod: &Pod) -> Option<String> {

@@ -30,7 +30,7 @@ pub enum SegmentError {
 }
 
 impl Segment {
-    /// Reads what [`Segment::bytes`] wrote.
+    /// Reads a [`Part`](super::Part)'s bytes.
     ///
     /// # Errors
     /// If it is none.

@@ -6,6 +6,7 @@ use super::{
     extra,
     objects::Route,
     route::{Originals, names as names_service, owners_rules, refs},
+    service::owner,
 };
 use crate::api::{RolloutRun, names};
 
@@ -32,10 +33,7 @@ pub fn preview(route: &Route, host: &str, run: &RolloutRun, known: &Originals) -
             "name": names::preview_route(apex),
             "namespace": namespace,
             "labels": {names::RUN_LABEL: run.metadata.name},
-            "ownerReferences": [{
-                "apiVersion": names::API_VERSION, "kind": "RolloutRun", "controller": true,
-                "name": run.metadata.name, "uid": run.metadata.uid
-            }]
+            "ownerReferences": [owner(run)]
         },
         "spec": {"parentRefs": route.spec["parentRefs"], "hostnames": [host], "rules": rules}
     })

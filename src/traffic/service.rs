@@ -29,6 +29,14 @@ pub fn unpin(service: &Service) -> Value {
     ])
 }
 
+/// What the run makes for its traffic goes with it.
+pub(super) fn owner(run: &RolloutRun) -> Value {
+    json!({
+        "apiVersion": names::API_VERSION, "kind": "RolloutRun", "controller": true,
+        "name": run.metadata.name, "uid": run.metadata.uid
+    })
+}
+
 /// The canary's Service: the apex's ports, the canary's pods; it goes with the run.
 pub fn canary(apex: &Service, run: &RolloutRun) -> Value {
     let ports: Vec<Value> = apex.spec.ports.iter().map(without_node_port).collect();
@@ -40,10 +48,7 @@ pub fn canary(apex: &Service, run: &RolloutRun) -> Value {
             "name": names::canary_service(apex.metadata.name.as_deref().unwrap_or_default()),
             "namespace": apex.metadata.namespace,
             "labels": {names::RUN_LABEL: run.metadata.name},
-            "ownerReferences": [{
-                "apiVersion": names::API_VERSION, "kind": "RolloutRun", "controller": true,
-                "name": run.metadata.name, "uid": run.metadata.uid
-            }]
+            "ownerReferences": [owner(run)]
         },
         "spec": {"type": "ClusterIP", "ports": ports, "selector": selector}
     })

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 use serin_e2e::{
-    cluster::{eventually, get, kubectl, kubectl_with, list},
+    cluster::{eventually, get, kubectl, list},
     exposure::now,
     life::{self, Autoscaler},
     shop::Shop,
@@ -209,8 +209,7 @@ fn a_drain_evicts_every_pod_of_both_versions_and_nobody_notices() {
 
 /// Asks a pod for pages of 11 MiB that nobody reads, more than its memory holds.
 fn exhaust(shop: &Shop, pod: &Value) -> Vec<TcpStream> {
-    let path = format!("/api/v1/namespaces/{}/pods/{}:8081/proxy/faults", shop.namespace, name_of(pod));
-    kubectl_with(&["create", "--raw", &path, "-f", "-"], &json!({"metrics": "huge"}).to_string()).expect("faults");
+    shop.faults_of(&name_of(pod), &json!({"metrics": "huge"})).expect("faults");
     let address = format!("{}:8080", pod["status"]["podIP"].as_str().expect("an address"));
     // It may be over before all have asked.
     let ask = |_| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use serin_e2e::{
-    cluster::{eventually, get, kubectl_with, list},
+    cluster::{eventually, get, list},
     exposure::now,
     shop::Shop,
     traffic::Load,
@@ -66,8 +66,7 @@ fn pods_of(shop: &Shop, hash: &Value) -> Option<i64> {
 fn canary_faults(shop: &Shop, run: &Value, faults: &Value) {
     for pod in list(&shop.namespace, "pods").expect("kubectl") {
         if pod["metadata"]["labels"]["pod-template-hash"] == run["spec"]["to"]["hash"] {
-            let path = format!("/api/v1/namespaces/{}/pods/{}:8081/proxy/faults", shop.namespace, name_of(&pod));
-            kubectl_with(&["create", "--raw", &path, "-f", "-"], &faults.to_string()).expect("faults");
+            shop.faults_of(&name_of(&pod), faults).expect("faults");
         }
     }
 }

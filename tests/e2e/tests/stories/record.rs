@@ -35,9 +35,7 @@ fn a_run_says_why_and_every_decision_is_made_again_also_after_the_leader_died() 
     for found in list(&shop.namespace, "pods").expect("kubectl") {
         if found["metadata"]["labels"]["pod-template-hash"] == run["spec"]["to"]["hash"] {
             let name = found["metadata"]["name"].as_str().unwrap_or_default();
-            let path = format!("/api/v1/namespaces/{}/pods/{name}:8081/proxy/faults", shop.namespace);
-            serin_e2e::cluster::kubectl_with(&["create", "--raw", &path, "-f", "-"], r#"{"errors": "50%"}"#)
-                .expect("faults");
+            shop.faults_of(name, &json!({"errors": "50%"})).expect("faults");
         }
     }
     let run = shop.run_in("RolledBack", None, 2 * MINUTE).expect("RolledBack");

@@ -173,6 +173,22 @@ fn users_with_canary(load: &mut Load, from: f64, until: f64) -> (f64, usize) {
     (100.0 * with_canary as f64 / users.len() as f64, flipped)
 }
 
+/// At this weight each of the 400 users has one version, and as many as it says have the canary, within so many standard
+/// deviations of a binomial share.
+fn users_stay(load: &mut Load, weight: f64, deviations: f64) {
+    // the gateway has it, and each user has come by once
+    std::thread::sleep(Duration::from_millis(2500));
+    let from = now();
+    std::thread::sleep(Duration::from_millis(4500));
+    let until = now();
+    std::thread::sleep(Duration::from_secs(1));
+    let (share, flipped) = users_with_canary(load, from, until);
+    println!("      weight {weight}: {share:.1} % of the users have the canary, {flipped} flipped");
+    assert_eq!(flipped, 0, "no user sees both versions but at weight changes");
+    let spread = deviations * (weight * (100.0 - weight) / 400.0_f64).sqrt();
+    assert!((share - weight).abs() <= spread, "{share:.1} % of the users at weight {weight}");
+}
+
 #[test]
 fn envoy_gateway_copies_the_percent_that_is_asked_for_and_knows_testers_and_users() {
     let _stage = super::beside();
@@ -231,16 +247,7 @@ fn envoy_gateway_copies_the_percent_that_is_asked_for_and_knows_testers_and_user
     // and users who stay
     for (step, weight) in [(4, 25.0), (5, 50.0)] {
         in_step(&shop, step);
-        std::thread::sleep(Duration::from_millis(2500));
-        let from = now();
-        std::thread::sleep(Duration::from_millis(4500));
-        let until = now();
-        std::thread::sleep(Duration::from_secs(1));
-        let (share, flipped) = users_with_canary(&mut load, from, until);
-        println!("      weight {weight}: {share:.1} % of the users have the canary, {flipped} flipped");
-        assert_eq!(flipped, 0, "no user sees both versions but at weight changes");
-        let spread = DEVIATIONS * (weight * (100.0 - weight) / 400.0_f64).sqrt();
-        assert!((share - weight).abs() <= spread, "{share:.1} % of the users at weight {weight}");
+        users_stay(&mut load, weight, DEVIATIONS);
     }
     shop.run_in("Succeeded", None, 2 * MINUTE).expect("Succeeded");
     // Unlike Contour, Envoy Gateway loses single requests when rules change.
@@ -319,18 +326,7 @@ fn a_user_stays_with_a_version_and_moves_only_as_the_weight_grows() {
     shop.release(&["VERSION=canary"]).expect("release");
     for (step, weight) in [(1, 5.0), (2, 25.0), (3, 50.0)] {
         in_step(&shop, step);
-        // the gateway has it, and each user has come by once
-        std::thread::sleep(Duration::from_millis(2500));
-        let from = now();
-        std::thread::sleep(Duration::from_millis(4500));
-        let until = now();
-        std::thread::sleep(Duration::from_secs(1));
-        let (share, flips) = users_with_canary(&mut load, from, until);
-        println!("      weight {weight}: {share:.1} % of the users have the canary, {flips} flipped");
-        assert_eq!(flips, 0, "no user sees both versions but at weight changes");
-        // binomial over 400 users: five standard deviations
-        let spread = 5.0 * (weight * (100.0 - weight) / 400.0_f64).sqrt();
-        assert!((share - weight).abs() <= spread, "{share:.1} % of the users at weight {weight}");
+        users_stay(&mut load, weight, 5.0);
     }
     shop.run_in("Succeeded", None, 2 * MINUTE).expect("Succeeded");
     // over the whole run nobody who had the canary went back to stable
