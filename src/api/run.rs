@@ -482,8 +482,8 @@ pub struct RolloutRunStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub contested: Vec<meta::Time>,
-    /// Weights of the route's own references before the run, as JSON: to be put back.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    /// Weights of the route's own references before the run, as JSON: to be put back. Written even when there are none,
+    /// for what is added tests what was there.
     pub original_weights: BTreeMap<String, String>,
     /// What it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]

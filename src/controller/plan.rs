@@ -325,11 +325,12 @@ pub(super) fn originals(run: &RolloutRun) -> Originals {
 
 /// `None` adds the canary's reference at weight 0 where there is none.
 ///
-/// Before the first weight the routes' own weights are written into the run's status, so that they can be put back.
+/// Before the first weight the routes' own weights are written into the run's status, so that they can be put back; only
+/// over those that were known here, or a late cache would have them forgotten.
 fn set_share(world: &World, run: &RolloutRun, share: Option<Share>) -> Vec<Write> {
     let wanted = traffic::Wanted::of(run, share.unwrap_or_default());
     let mut known = originals(run);
-    let before = known.len();
+    let before = known.clone();
     let mut writes = Vec::new();
     for route in routes(world, run) {
         let shown = traffic::shown(route, run, &known);
@@ -344,10 +345,15 @@ fn set_share(world: &World, run: &RolloutRun, share: Option<Share>) -> Vec<Write
         known = originals;
         writes.push(Write::patch(route.kind.into(), &route.metadata, patch));
     }
-    if known.len() != before {
-        let text: serde_json::Map<String, Value> =
-            known.iter().map(|(key, value)| (key.clone(), json!(value.to_string()))).collect();
-        let ops = json!([{"op": "add", "path": "/status/originalWeights", "value": text}]);
+    if known.len() != before.len() {
+        let text = |originals: &Originals| -> serde_json::Map<String, Value> {
+            originals.iter().map(|(key, value)| (key.clone(), json!(value.to_string()))).collect()
+        };
+        let path = "/status/originalWeights";
+        let ops = json!([
+            {"op": "test", "path": path, "value": text(&before)},
+            {"op": "replace", "path": path, "value": text(&known)}
+        ]);
         writes.insert(
             0,
             Write {

@@ -1,12 +1,15 @@
 //! What happens to a workload besides releases: autoscalers, evictions, budgets, quotas.
 
-use std::time::Duration;
+use std::{
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
 use crate::{
     Result,
-    cluster::{eventually, get, kubectl_with},
+    cluster::{eventually, get, kubectl, kubectl_with, list},
     shop::Shop,
 };
 
@@ -76,6 +79,46 @@ pub fn evict_each(shop: &Shop) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// `kubectl drain` of the only node, at work; the node takes pods again with this value's end.
+pub struct Drain {
+    child: Child,
+    node: String,
+}
+
+impl Drain {
+    /// Of the shops' pods.
+    pub fn begin() -> Result<Self> {
+        let nodes = list("", "nodes")?;
+        let node =
+            nodes.first().and_then(|node| node["metadata"]["name"].as_str()).ok_or("a cluster without a node")?;
+        let args = ["drain", node, "--pod-selector=app=auth", "--ignore-daemonsets", "--timeout=120s"];
+        let child = Command::new("kubectl").args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let child = child.map_err(|error| format!("kubectl drain: {error}"))?;
+        Ok(Self { child, node: node.to_owned() })
+    }
+
+    /// The node takes pods again.
+    pub fn uncordon(&self) -> Result<()> {
+        kubectl(&["uncordon", &self.node]).map(drop)
+    }
+
+    /// Waits until it has evicted all.
+    pub fn end(mut self) -> Result<()> {
+        let ended = self.child.wait().map_err(|error| format!("kubectl drain: {error}"))?;
+        if ended.success() { Ok(()) } else { Err(format!("kubectl drain: {ended}")) }
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Err(error) = self.uncordon() {
+            eprintln!("{error}");
+        }
+    }
 }
 
 /// A ResourceQuota for this many pods of the namespace, once it is in force.

@@ -195,6 +195,13 @@ impl Serin {
         }
     }
 
+    /// Its cache of this kind shows nothing new for so many milliseconds.
+    pub fn stall(&mut self, kind: Kind, millis: i64) {
+        if let Some(cache) = self.caches.get_mut(&kind) {
+            cache.stalled = millis;
+        }
+    }
+
     fn caught_up(&mut self, now: i64) -> bool {
         let caches = &self.caches;
         self.pending.retain(|(kind, name, version, until)| {

@@ -1,17 +1,12 @@
 //! The workload's life in mid-run: autoscalers, drains, evictions, budgets, quotas, and settings of the Deployment.
 
-use std::{
-    io::Write as _,
-    net::TcpStream,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{io::Write as _, net::TcpStream, time::Duration};
 
 use serde_json::{Value, json};
 use serin_e2e::{
-    cluster::{eventually, get, kubectl, list},
+    cluster::{eventually, get, list},
     exposure::now,
-    life::{self, Autoscaler},
+    life::{self, Autoscaler, Drain},
     shop::Shop,
 };
 
@@ -119,38 +114,6 @@ fn an_autoscaler_scales_a_release_in_every_phase() {
     assert_eq!((seen.failed, seen.lost), (0, 0));
 }
 
-/// `kubectl drain` of the only node, at work; the node takes pods again with this value's end.
-struct Drain {
-    child: Child,
-    node: String,
-}
-
-impl Drain {
-    /// Of the shop's pods.
-    fn begin() -> Self {
-        let node = name_of(list("", "nodes").expect("kubectl").first().expect("a node"));
-        let args = ["drain", &node, "--pod-selector=app=auth", "--ignore-daemonsets", "--timeout=120s"];
-        let child = Command::new("kubectl").args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        Self { child: child.expect("kubectl drain"), node }
-    }
-    fn uncordon(&self) {
-        let uncordoned = kubectl(&["uncordon", &self.node]);
-        assert!(uncordoned.is_ok() || std::thread::panicking(), "{uncordoned:?}");
-    }
-    /// Waits until it has evicted all.
-    fn end(mut self) {
-        assert!(self.child.wait().expect("kubectl drain").success(), "kubectl drain");
-    }
-}
-
-impl Drop for Drain {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        self.uncordon();
-    }
-}
-
 #[test]
 fn a_drain_evicts_every_pod_of_both_versions_and_nobody_notices() {
     let _stage = super::alone();
@@ -173,7 +136,7 @@ fn a_drain_evicts_every_pod_of_both_versions_and_nobody_notices() {
     counted.unwrap_or_else(|error| panic!("{error}"));
 
     // with the only node cordoned the first pod's successor can't start: the budget lets no second one go
-    let drain = Drain::begin();
+    let drain = Drain::begin().expect("kubectl drain");
     let gone = |least: usize| {
         eventually(&format!("{least} evicted"), MINUTE, || {
             let pods = list(&shop.namespace, "pods")?;
@@ -185,9 +148,9 @@ fn a_drain_evicts_every_pod_of_both_versions_and_nobody_notices() {
     assert_eq!(gone(1).expect("an eviction"), 1);
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(gone(1).expect("an eviction"), 1, "the budget holds");
-    drain.uncordon();
+    drain.uncordon().expect("uncordoned");
     gone(before.len()).expect("all evicted");
-    drain.end();
+    drain.end().expect("drained");
     println!("      drained after {:.1} s", now() - began);
     let run = shop.run().expect("kubectl").expect("a run");
     assert_eq!(

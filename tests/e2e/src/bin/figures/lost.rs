@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use serin_e2e::{
     Result,
+    cluster::eventually,
     figure::{Bound, Figure},
-    life::{self, Autoscaler},
+    life::{self, Autoscaler, Drain},
     stage::Stage,
 };
 
@@ -26,6 +27,8 @@ struct Story {
     change: fn(&mut Value),
     /// Further arguments of the load.
     load: &'static [&'static str],
+    /// What is done before the release.
+    before: fn(&Stage) -> Result<()>,
     /// What happens in mid-run.
     meanwhile: fn(&Stage) -> Result<()>,
 }
@@ -36,7 +39,8 @@ fn weights() -> Value {
 }
 
 fn stories() -> Vec<Story> {
-    let plain = Story { what: "", steps: weights(), change: |_| {}, load: &[], meanwhile: |_| Ok(()) };
+    let plain =
+        Story { what: "", steps: weights(), change: |_| {}, load: &[], before: |_| Ok(()), meanwhile: |_| Ok(()) };
     vec![
         Story { what: "restart", ..plain },
         Story {
@@ -68,6 +72,21 @@ fn stories() -> Vec<Story> {
         },
         Story { what: "autoscaled", steps: weights(), meanwhile: autoscaled, ..plain },
         Story { what: "pods evicted", steps: weights(), meanwhile: evicted, ..plain },
+        Story {
+            what: "drained",
+            steps: weights(),
+            before: |stage| life::budget(&stage.shop),
+            meanwhile: drained,
+            ..plain
+        },
+        Story {
+            what: "quota",
+            steps: weights(),
+            before: |stage| life::quota(&stage.shop, 6),
+            meanwhile: without_room,
+            ..plain
+        },
+        Story { what: "young pods", steps: weights(), before: young, ..plain },
     ]
 }
 
@@ -87,6 +106,29 @@ fn evicted(stage: &Stage) -> Result<()> {
     life::evict_each(&stage.shop)
 }
 
+/// The only node, which takes pods again once the first one is gone.
+fn drained(_: &Stage) -> Result<()> {
+    let drain = Drain::begin()?;
+    std::thread::sleep(Duration::from_secs(3));
+    drain.uncordon()?;
+    drain.end()
+}
+
+/// The quota has room for the canary, and a while later for the promotion.
+fn without_room(stage: &Stage) -> Result<()> {
+    eventually("a hold for the quota", MINUTE, || {
+        let run = stage.shop.run()?.unwrap_or_default();
+        Ok((run["status"]["waiting"]["reason"] == "Quota").then_some(()))
+    })?;
+    std::thread::sleep(Duration::from_secs(5));
+    life::quota(&stage.shop, 20)
+}
+
+/// Pods count once they have been ready for some seconds.
+fn young(stage: &Stage) -> Result<()> {
+    stage.shop.kubectl(&["patch", "deployment/auth", "-p", r#"{"spec": {"minReadySeconds": 8}}"#]).map(drop)
+}
+
 impl Measured {
     /// Each story with 20,000 requests and more.
     pub(super) fn lost(&mut self) -> Result<()> {
@@ -99,6 +141,8 @@ impl Measured {
     fn story(&mut self, story: &Story) -> Result<()> {
         let namespace = format!("figures-{}", story.what.replace([' ', '/'], "-"));
         let mut stage = self.stage_with(&namespace, &[], &story.steps, story.change, RATE, story.load)?;
+        (story.before)(&stage)?;
+        stage.shop.idle()?;
         let began = stage.begin();
         stage.shop.kubectl(&["rollout", "restart", "deployment/auth"])?;
         stage.follow("traffic", MINUTE, |view| view.phase == "Shifting")?;
