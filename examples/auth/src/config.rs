@@ -272,7 +272,7 @@ mod tests {
             (
                 "FAULT_METRICS",
                 "none",
-                "FAULT_METRICS: expected right, cut, huge, endless, binary, nan, negative or misread, found \"none\"",
+                "FAULT_METRICS: expected right, cut, huge, endless, binary, nan, negative, misread, frozen or forgetful, found \"none\"",
             ),
             ("FAULT_SEED", "x", "FAULT_SEED: expected a whole number from 0, found \"x\""),
             ("LISTEN", "8080", "LISTEN: expected an address and port such as 0.0.0.0:8080, found \"8080\""),

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::faults::{Change, Live};
 use crate::metrics::{CONTENT_TYPE, Metrics};
-use crate::page;
+use crate::page::{self, Past};
 use crate::token::Signer;
 use crate::users::Users;
 use axum::body::Bytes;
@@ -17,8 +17,8 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 use std::future::pending;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 use tokio::sync::watch;
 
@@ -32,6 +32,7 @@ pub struct App {
     users: Users,
     signer: Signer,
     metrics: Metrics,
+    page: Mutex<Past>,
     faults: Live,
     draining: AtomicBool,
     was_ready: watch::Sender<bool>,
@@ -44,6 +45,7 @@ impl App {
             users: config.users.clone(),
             signer: Signer::new(&config.session_key.0, config.session_ttl),
             metrics: Metrics::new(),
+            page: Mutex::default(),
             faults: Live::new(config.faults, config.seed),
             draining: AtomicBool::new(false),
             was_ready: watch::Sender::new(false),
@@ -132,10 +134,11 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    match app.metrics.text() {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, CONTENT_TYPE)], page::body(app.faults.now().metrics, &text)).into_response()
-        }
+    let page = app.faults.now().metrics;
+    let mut past = app.page.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = past.text(page, || app.metrics.forget(), || app.metrics.text());
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], page::body(page, &text)).into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }

@@ -55,6 +55,12 @@ impl Metrics {
         self.duration.get_or_create(&RouteLabels { route }).observe(took.as_secs_f64());
     }
 
+    /// As after a restart.
+    pub fn forget(&self) {
+        self.requests.clear();
+        self.duration.clear();
+    }
+
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::with_capacity(4096);
         encode(&mut text, &self.registry)?;

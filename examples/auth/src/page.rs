@@ -33,12 +33,16 @@ pub enum Page {
     Negative,
     /// Right, but with a label that careless parsers take for the number.
     Misread,
+    /// As it was when this began, whatever happens.
+    Frozen,
+    /// Right, but all that was counted before this began is forgotten.
+    Forgetful,
 }
 
 impl Page {
-    pub const EXPECTED: &str = "right, cut, huge, endless, binary, nan, negative or misread";
+    pub const EXPECTED: &str = "right, cut, huge, endless, binary, nan, negative, misread, frozen or forgetful";
 
-    const NAMES: [(&str, Page); 8] = [
+    const NAMES: [(&str, Page); 10] = [
         ("right", Page::Right),
         ("cut", Page::Cut),
         ("huge", Page::Huge),
@@ -47,6 +51,8 @@ impl Page {
         ("nan", Page::Nan),
         ("negative", Page::Negative),
         ("misread", Page::Misread),
+        ("frozen", Page::Frozen),
+        ("forgetful", Page::Forgetful),
     ];
 }
 
@@ -72,6 +78,33 @@ impl fmt::Display for Page {
     }
 }
 
+/// What a page remembers from its readers' earlier visits.
+#[derive(Debug, Default)]
+pub struct Past {
+    before: Page,
+    text: String,
+}
+
+impl Past {
+    /// The text as it should be on this page. `forget` lets the counters begin anew.
+    pub fn text(
+        &mut self,
+        page: Page,
+        forget: impl FnOnce(),
+        now: impl Fn() -> Result<String, fmt::Error>,
+    ) -> Result<String, fmt::Error> {
+        let begins = page != std::mem::replace(&mut self.before, page);
+        match page {
+            Page::Frozen if !begins => return Ok(self.text.clone()),
+            Page::Forgetful if begins => forget(),
+            _ => {}
+        }
+        let text = now()?;
+        self.text = if page == Page::Frozen { text.clone() } else { String::new() };
+        Ok(text)
+    }
+}
+
 /// The page as it is sent, from the text as it should be.
 pub fn body(page: Page, text: &str) -> Body {
     let begin = Bytes::from(spoil(page, text));
@@ -90,7 +123,7 @@ pub fn body(page: Page, text: &str) -> Body {
 
 fn spoil(page: Page, text: &str) -> Vec<u8> {
     match page {
-        Page::Right => text.into(),
+        Page::Right | Page::Frozen | Page::Forgetful => text.into(),
         Page::Cut => {
             let half = &text[..text.floor_char_boundary(text.len() / 2)];
             // In the middle of a line, wherever the half may end.
@@ -144,7 +177,10 @@ mod tests {
             assert!(Page::EXPECTED.contains(name), "{name}");
         }
         let says = "NaN".parse::<Page>().unwrap_err().to_string();
-        assert_eq!(says, "expected right, cut, huge, endless, binary, nan, negative or misread, found \"NaN\"");
+        assert_eq!(
+            says,
+            "expected right, cut, huge, endless, binary, nan, negative, misread, frozen or forgetful, found \"NaN\""
+        );
     }
 
     #[test]
@@ -160,6 +196,15 @@ mod tests {
         assert_eq!(spoilt(Page::Nan), with("http_requests_total{code=\"200\"} NaN"));
         assert_eq!(spoilt(Page::Negative), with("http_requests_total{code=\"200\"} -12"));
         assert_eq!(spoilt(Page::Misread), with("http_requests_total{code=\"200\",note=\"a} 5 b\"} 12"));
+    }
+
+    #[test]
+    fn a_frozen_page_stands_still_and_a_forgetful_one_begins_anew_once() {
+        let (counted, mut past) = (std::cell::Cell::new(7), Past::default());
+        let mut read = |page| past.text(page, || counted.set(0), || Ok(counted.replace(counted.get() + 1).to_string()));
+        let pages = [Page::Right, Page::Frozen, Page::Frozen, Page::Right, Page::Forgetful, Page::Forgetful];
+        let texts = pages.map(|page| read(page).unwrap());
+        assert_eq!(texts, ["7", "8", "8", "9", "0", "1"]);
     }
 
     #[test]

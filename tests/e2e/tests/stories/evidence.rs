@@ -114,6 +114,38 @@ fn a_slow_tail_that_the_threshold_does_not_see_is_taken_back() {
     assert_tidy(&shop);
 }
 
+#[test]
+fn counters_that_stand_still_hold_the_run_and_counters_that_begin_anew_do_not() {
+    let _stage = super::beside();
+    let (shop, mut load) =
+        open_shop("counters", &json!([{"weight": 20, "bake": "5s"}, {"weight": 50, "bake": "10s"}]), |_| {});
+    let began = now();
+    shop.release(&["VERSION=v2"]).expect("release");
+    weighted(&shop, 20);
+    // given all pods' pages as they are now, for much longer than the bake
+    shop.faults(&json!({"metrics": "frozen"})).expect("faults");
+    std::thread::sleep(Duration::from_secs(15));
+    let run = shop.run().expect("kubectl").expect("a run");
+    let waiting = &run["status"]["waiting"];
+    println!("      frozen: {waiting}");
+    assert_eq!(
+        (&run["status"]["phase"], &run["status"]["weight"]["set"]),
+        (&json!("Shifting"), &json!(20)),
+        "{waiting}"
+    );
+    assert!(["NoData", "FewRequests"].contains(&waiting["reason"].as_str().unwrap_or_default()), "{waiting}");
+    // when they go on, all that came meanwhile is counted, and so does the run
+    shop.faults(&json!({"metrics": "right"})).expect("faults");
+    weighted(&shop, 50);
+    // and counters that begin anew on every pod at once are no wave of anything
+    shop.faults(&json!({"metrics": "forgetful"})).expect("faults");
+    let run = shop.run_in("Succeeded", None, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    println!("      promoted after {:.1} s: {}", now() - began, run["status"]["slos"]);
+    let seen = figures(&mut load, began, "v2");
+    assert_eq!((seen.failed, seen.lost), (0, 0));
+    assert_tidy(&shop);
+}
+
 /// Callers of the Service itself whose requests are wrong: 5 a second, answered 401. They end with this value.
 struct WrongCallers {
     ends: Arc<AtomicBool>,
