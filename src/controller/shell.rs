@@ -265,7 +265,10 @@ impl Look<'_> {
             None => Ok(()),
         };
         if let Err(error) = written {
-            self.apply(&moved.retreat(), Some(run)).await?;
+            // After a conflict the run is not what this was decided by: it may be beyond the way back.
+            if !error.is_conflict() {
+                self.apply(&moved.retreat(), Some(run)).await?;
+            }
             return Err(error);
         }
         let was_written = moved.status.is_some();

@@ -152,6 +152,9 @@ impl Write {
         match (self.kind, &self.verb) {
             // A run that is not shown can't be served, and its Rollout could go without it.
             (Kind::RolloutRun, Verb::Create(_)) => Duration::from_secs(10),
+            // Of weights and pins that are not shown a retreat would not know, and what it writes tests what is shown: it
+            // could not take them back any sooner.
+            (Kind::HttpRoute | Kind::GrpcRoute | Kind::Service, Verb::Patch(_)) => Duration::from_secs(5),
             _ => Duration::from_secs(1),
         }
     }

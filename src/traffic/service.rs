@@ -16,6 +16,7 @@ pub fn pinned(service: &Service) -> Option<&str> {
 /// Lets the Service select one arm only.
 pub fn pin(service: &Service, hash: &str) -> Value {
     json!([
+        as_read(service),
         {"op": "test", "path": "/spec/selector", "value": service.spec.selector},
         {"op": "add", "path": "/spec/selector/pod-template-hash", "value": hash}
     ])
@@ -24,9 +25,15 @@ pub fn pin(service: &Service, hash: &str) -> Value {
 /// Lets the Service select what its owner wrote.
 pub fn unpin(service: &Service) -> Value {
     json!([
+        as_read(service),
         {"op": "test", "path": "/spec/selector", "value": service.spec.selector},
         {"op": "remove", "path": "/spec/selector/pod-template-hash"}
     ])
+}
+
+/// The selector alone does not tell: a late write of an earlier run would take the next one's pin off.
+fn as_read(service: &Service) -> Value {
+    json!({"op": "test", "path": "/metadata/resourceVersion", "value": service.metadata.resource_version})
 }
 
 /// What the run makes for its traffic goes with it.

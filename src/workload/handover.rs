@@ -3,7 +3,10 @@
 
 use serde_json::{Value, json};
 
-use super::objects::{Deployment, ReplicaSet};
+use super::{
+    objects::{Deployment, ReplicaSet},
+    replica_set::as_owned,
+};
 use crate::api::names;
 
 /// Orphans the canary's ReplicaSet with the annotations by which the Deployment controller knows it as saturated
@@ -25,10 +28,10 @@ pub fn give_back(set: &ReplicaSet) -> Value {
 }
 
 fn release(set: &ReplicaSet) -> Vec<Value> {
-    let mut ops = vec![
-        json!({"op": "test", "path": "/metadata/ownerReferences", "value": set.metadata.owner_references}),
-        json!({"op": "remove", "path": "/metadata/ownerReferences"}),
-    ];
+    let mut ops = vec![as_owned(set)];
+    if set.metadata.owner_references.is_some() {
+        ops.push(json!({"op": "remove", "path": "/metadata/ownerReferences"}));
+    }
     if set.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::RUN_LABEL)) {
         ops.push(json!({"op": "remove", "path": "/metadata/labels/serin.dev~1run"}));
     }

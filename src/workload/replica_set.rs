@@ -46,8 +46,8 @@ pub fn canary(deployment: &Deployment, run: &RolloutRun, replicas: i32) -> Value
 /// Takes a kept ReplicaSet of the Deployment over for the run: in one patch, against exactly the owner that was seen.
 pub fn borrow(set: &ReplicaSet, run: &RolloutRun) -> Value {
     json!([
-        {"op": "test", "path": "/metadata/ownerReferences", "value": set.metadata.owner_references},
-        {"op": "replace", "path": "/metadata/ownerReferences", "value": [owner_reference(run)]},
+        as_owned(set),
+        {"op": "add", "path": "/metadata/ownerReferences", "value": [owner_reference(run)]},
         {"op": "add", "path": "/metadata/labels/serin.dev~1run", "value": run.metadata.name}
     ])
 }
@@ -55,7 +55,15 @@ pub fn borrow(set: &ReplicaSet, run: &RolloutRun) -> Value {
 /// Scales a ReplicaSet that has exactly this owner still.
 pub fn scale(set: &ReplicaSet, replicas: i32) -> Value {
     json!([
-        {"op": "test", "path": "/metadata/ownerReferences", "value": set.metadata.owner_references},
+        as_owned(set),
         {"op": "replace", "path": "/spec/replicas", "value": replicas}
     ])
+}
+
+/// It has the owners that were read. Of one without, where nothing can be tested (RFC 6902), all else is as read, too.
+pub(super) fn as_owned(set: &ReplicaSet) -> Value {
+    match &set.metadata.owner_references {
+        Some(owners) => json!({"op": "test", "path": "/metadata/ownerReferences", "value": owners}),
+        None => json!({"op": "test", "path": "/metadata/resourceVersion", "value": set.metadata.resource_version}),
+    }
 }

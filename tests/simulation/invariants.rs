@@ -90,7 +90,8 @@ impl Watch {
             || sim.cluster.beside.values().any(|beside| beside.is_seen());
         let served = !endpoints_of(&sim.server, CANARY_SERVICE).is_empty();
         self.unserved = if in_force && !served { self.unserved + passed } else { 0 };
-        let crashed = sim.cluster.since_crash < TO_REACT;
+        // Orphaned by people, the canary is scaled by the Deployment.
+        let crashed = sim.cluster.since_crash < TO_REACT || sim.did(&[Deed::OrphanRun]);
         ensure(self.unserved <= if crashed { TO_REACT } else { 0 } || deployment_gone(sim), || {
             format!("I1: the canary has weight in force and no endpoint for {} ms", self.unserved)
         })
@@ -182,9 +183,13 @@ impl Watch {
     fn i4_direct_callers_stay_on_stable(&mut self, sim: &Sim, passed: i64) -> Check {
         let run = sim.run().filter(|run| matches!(run.text("/status/phase"), "Preparing" | "Shifting"));
         let leaks = run.filter(|_| sim.setting.routed).is_some_and(|run| {
-            let canary = run.text("/spec/to/hash");
+            // Pods from before the run are the last ones of a version that served then.
+            let is_canary = |pod: &Rc<Object>| {
+                let made = |object: &Object| object.text("/metadata/creationTimestamp").to_owned();
+                pod.hash() == run.text("/spec/to/hash") && made(pod) >= made(&run)
+            };
             let pods = SERVICES.iter().flat_map(|service| endpoints_of(&sim.server, service));
-            pods.into_iter().any(|pod| sim.server.get(Kind::Pod, &pod).is_some_and(|pod| pod.hash() == canary))
+            pods.into_iter().any(|pod| sim.server.get(Kind::Pod, &pod).is_some_and(is_canary))
         });
         self.leaked = if leaks { self.leaked + passed } else { 0 };
         let reset = sim.did(&[Deed::ResetService, Deed::CreateService]);
@@ -197,7 +202,11 @@ impl Watch {
         let any = sim.server.list(Kind::Pod).any(|pod| is_ready(pod));
         let none = SERVICES.iter().filter_map(|name| sim.server.get(Kind::Service, name)).find(|service| {
             let pinned = !service.text("/spec/selector/pod-template-hash").is_empty();
-            any && pinned && !sim.server.list(Kind::Pod).any(|pod| is_ready(pod) && selects(service, pod))
+            // Made anew, a Deployment's pods have no copies: what they read may be data that none becomes ready with, and
+            // nobody would be served without the pin, either.
+            let spoilt = sim.setting.tracks && deployment_gone(sim);
+            let serves = |pod: &Rc<Object>| selects(service, pod) && (is_ready(pod) || spoilt);
+            any && pinned && !sim.server.list(Kind::Pod).any(serves)
         });
         self.pinned_to_none = if none.is_some() { self.pinned_to_none + passed } else { 0 };
         let by_people =
@@ -329,6 +338,13 @@ pub fn at_the_end(sim: &Sim) -> Check {
     i9_other_fields_stay(sim)?;
     i8_the_right_version_serves(sim)?;
     a_refusal_says_why(sim)
+}
+
+/// About a version that an outage, or a stable that can't serve, keeps from being judged: the run waits for a person, and
+/// says so.
+pub fn a_person_decides(sim: &Sim) -> bool {
+    let apart = sim.did(&[Deed::Outage(true)]) || deployment_gone(sim) || sim.setting.tracks;
+    sim.run().is_some_and(|run| !is_terminal(&run) && run.text("/status/waiting/reason") == "StepTimeout") && apart
 }
 
 fn liveness(sim: &Sim) -> Check {
@@ -469,7 +485,10 @@ fn i8_the_right_version_serves(sim: &Sim) -> Check {
     })?;
     let reason = sim.run().map(|run| run.text("/status/reason").to_owned()).unwrap_or_default();
     // A Service that its owner turned elsewhere gives stable no requests either.
-    let alone = sim.run().is_some_and(stood_alone) || sim.did(&[Deed::TurnService, Deed::DeleteService]);
+    let alone = sim.run().is_some_and(stood_alone)
+        || sim.did(&[Deed::TurnService, Deed::DeleteService])
+        // Scaled to 0 in mid-run stable has no pods, and the canary keeps one.
+        || sim.did(&[Deed::Scale(0)]);
     let outage = sim.done.contains(&Deed::Outage(true)) && reason == "SloViolated" && alone;
     let no_room = sim.setting.quota.is_some() && reason == "NeverReady";
     // With its run the release ends.

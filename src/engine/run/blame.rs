@@ -18,6 +18,11 @@ fn named<'a>(view: &'a View<'_>) -> Option<(&'a Judgement, &'a str)> {
     })
 }
 
+/// Without it another canary pod answers: its version was scaled down since it was told apart, perhaps.
+fn has_another(view: &View<'_>) -> bool {
+    view.canary().is_some_and(|arm| arm.ready > 1)
+}
+
 /// The name of a canary pod that is still there.
 fn name_of<'a>(view: &'a View<'_>, uid: &str) -> Option<&'a str> {
     view.canary()?.uids.get(uid).map(String::as_str)
@@ -29,7 +34,10 @@ pub(super) fn replace(view: &View<'_>, next: Move) -> Move {
     if !matches!(next.phase, Phase::Shifting | Phase::Promoting) || handed_over {
         return next;
     }
-    let replace = |next: Move, uid: &str| next.act([Action::ReplacePod { uid: uid.to_owned() }]);
+    let replace = |next: Move, uid: &str| match has_another(view) {
+        true => next.act([Action::ReplacePod { uid: uid.to_owned() }]),
+        false => next,
+    };
     if let Some(bad) = &view.before.bad_pod {
         return if name_of(view, &bad.uid).is_some() { replace(next, &bad.uid) } else { next };
     }

@@ -112,7 +112,9 @@ fn scale_away(view: &View<'_>, stay: Move) -> Move {
         Some(arm) if arm.owner == ArmOwner::Borrowed => arm.wanted == 0 && arm.pods == 0,
         Some(arm) => matches!(arm.owner, ArmOwner::Workload | ArmOwner::Nobody),
     };
-    if gone && !view.canary_has_endpoints() {
+    // Without a Deployment nobody scales what was handed over: its pods are its owner's matter.
+    let left = view.canary().is_some_and(|arm| arm.owner == ArmOwner::Nobody);
+    if gone && (left || !view.canary_has_endpoints()) {
         return stay.at_stage(Stage::Withdraw);
     }
     let remove = (!gone).then_some(Action::RemoveCanary);

@@ -449,7 +449,9 @@ impl Serin {
             _ => {
                 let conflict = matches!(answer, Err(Refusal::Conflict | Refusal::NotFound));
                 self.end_early(now + if conflict { 100 } else { 1_000 });
-                self.steps.extend(retreat.into_iter().flatten().map(Step::Write));
+                if !conflict {
+                    self.steps.extend(retreat.into_iter().flatten().map(Step::Write));
+                }
             }
         }
         Some(Sent { write, answer, luck, began: self.began })

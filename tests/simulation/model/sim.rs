@@ -634,11 +634,13 @@ impl Sim {
         self.done.push(deed.clone());
     }
 
-    /// The template is the old version's again while the Deployment takes the new one over.
+    /// The template is the old version's again while the Deployment takes the new one over, or is about to where caches
+    /// are late.
     fn goes_back_late(&self) -> bool {
         let Some(deployment) = self.server.get(Kind::Deployment, "auth") else { return false };
         self.run().is_some_and(|run| {
-            matches!(run.text("/status/stage"), "HandOver" | "Converge")
+            (matches!(run.text("/status/stage"), "HandOver" | "Converge")
+                || self.setting.lag && run.text("/status/stage") == "Unroute")
                 && run.text("/spec/from/images/auth") == image_of(deployment)
         })
     }
@@ -703,7 +705,7 @@ impl Sim {
             }
         }
         if !self.is_under_way() && self.quiet > 10_000 {
-            self.cluster.quota = None;
+            self.lift_quota();
         }
         let Some(run) = people::newest_run(&self.server).and_then(|run| self.server.get(Kind::Run, &run).cloned())
         else {
@@ -711,13 +713,21 @@ impl Sim {
         };
         match run.text("/status/waiting/reason") {
             "Paused" if !is_terminal(&run) => self.act(&Deed::Pause(false)),
-            "Quota" if !is_terminal(&run) => self.cluster.quota = None,
+            "Quota" if !is_terminal(&run) => self.lift_quota(),
             "Approval" if !is_terminal(&run) => self.act(&Deed::Approve),
             // Nothing can be told of a version by the side of one that is as bad.
             _ if !is_terminal(&run) && self.data_spoil_what_serves(&run) => {
                 self.act(&Deed::Configure("good mended".into()))
             }
             _ => {}
+        }
+    }
+
+    fn lift_quota(&mut self) {
+        if self.cluster.quota.take().is_some() {
+            // ReplicaSets try again, though no object says so.
+            self.at_rest = [0; 3];
+            self.quiet = 0;
         }
     }
 
