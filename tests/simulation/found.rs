@@ -1,14 +1,14 @@
 //! What the simulation found once, as stories: seeds of the sweep change with the model. [`FOUND`] counts them.
 
 use serde_json::json;
-use serin::engine::Latch;
+use serin::{engine::Latch, traffic};
 
 use crate::{
     AT_MOST, check,
     model::{
         cluster::{endpoints_of, percent},
         people::{self, Deed, serving_template},
-        server::{Kind, Object},
+        server::{Kind, Object, Refusal},
         sim::{Setting, Sim},
     },
 };
@@ -38,6 +38,12 @@ pub const FOUND: &[(Option<u64>, &str)] = &[
     (Some(7050), "undone_in_a_handover_the_deployment_goes_back_and_we_with_it"),
     (Some(7441), "copies_that_the_gateway_does_not_make_yet_are_not_missed"),
     (Some(7485), "a_newer_version_does_not_turn_a_handover_back"),
+    (Some(12815), "handed_over_and_without_a_deployment_pods_are_left_alone"),
+    (Some(15670), "the_only_canary_pod_is_not_replaced"),
+    (Some(21300), "after_a_conflict_nothing_is_taken_back"),
+    (Some(25034), "a_weight_that_a_late_cache_hides_is_taken_back_before_the_pods_go"),
+    (Some(32029), "a_canary_without_any_owner_is_scaled_away"),
+    (Some(42559), "a_late_write_of_an_earlier_run_does_not_take_a_pin_off"),
     (None, "without_a_route_the_traffic_goes_back_though_the_status_cannot_be_written"),
     (None, "late_in_a_promotion_the_traffic_goes_back_though_the_status_cannot_be_written"),
 ];
@@ -415,4 +421,103 @@ fn a_weight_that_was_taken_back_is_not_due() {
     for second_route in [false, true] {
         holds_in(0..30, Setting { second_route, ..setting.clone() }, "good", &resets);
     }
+}
+
+/// Seed 12815: its Deployment was deleted just after the handover; the run waited for ever for the pods of a ReplicaSet
+/// that was nobody's.
+#[test]
+fn handed_over_and_without_a_deployment_pods_are_left_alone() {
+    for after in [0, 200, 400, 600, 800] {
+        let at_place = at("Converge", &[(after, Deed::DeleteDeployment)]);
+        holds_in(0..3, Setting { routed: false, at_place, ..Setting::calm() }, "good", &[(70_000, Deed::Rest)]);
+    }
+}
+
+/// Seed 15670: scaled to 0 in mid-run the canary kept one pod, and that was the bad one: it was replaced with half of the
+/// requests upon it.
+#[test]
+fn the_only_canary_pod_is_not_replaced() {
+    let steps = json!([{"weight": 50, "bake": "20s"}]);
+    for begin in (18_000..30_000).step_by(400) {
+        let setting = Setting { replicas: 5, steps: steps.clone(), ..Setting::calm() };
+        holds_in(0..1, setting, "one-bad", &[(begin, Deed::Scale(0)), (begin + 9_000, Deed::Scale(3))]);
+    }
+}
+
+/// A few writes at a time, none of which fails by itself.
+fn unhurried(seed: u64, setting: Setting) -> Sim {
+    let deeds = vec![(15_000, Deed::Release("auth:v2-good".into()))];
+    Sim::new(Setting { seed, failures: 1e-9, deeds, ..setting })
+}
+
+/// Until it is so, after the step that made it so.
+fn step_until(sim: &mut Sim, so: impl Fn(&Sim) -> bool) {
+    while !so(sim) {
+        sim.step();
+        assert!(sim.passed < AT_MOST);
+    }
+}
+
+/// Seed 21300: a late cache showed the run before its handover, and something to take it back for; the status could not be
+/// written over what was there by then, and the canary was scaled away all the same, for ever.
+#[test]
+fn after_a_conflict_nothing_is_taken_back() {
+    for seed in 0..40 {
+        let mut sim = unhurried(seed, Setting { routed: false, ..Setting::calm() });
+        step_until(&mut sim, |sim| sim.run().is_some_and(|run| run.text("/status/stage") == "HandOver"));
+        sim.controllers[0].stall(Kind::Run, 4_000);
+        sim.step();
+        sim.act(&Deed::DeleteRollout);
+        assert_eq!(check(&mut sim, AT_MOST), Ok(()), "seed {seed}");
+    }
+}
+
+/// Seed 25034: a newer version came just after a weight was written, which a late cache did not show: the canary's pods went
+/// with requests upon them.
+#[test]
+fn a_weight_that_a_late_cache_hides_is_taken_back_before_the_pods_go() {
+    for seed in 0..10 {
+        let mut sim = unhurried(seed, Setting::calm());
+        let shares = |sim: &Sim| {
+            let route = sim.server.get(Kind::Route, "auth").map(|route| route.value.to_string());
+            route.is_some_and(|route| route.contains("\"auth-canary\",\"port\":80,\"weight\":20"))
+        };
+        step_until(&mut sim, shares);
+        sim.controllers[0].stall(Kind::Route, 3_000);
+        sim.act(&Deed::Release("auth:v9-good".into()));
+        assert_eq!(check(&mut sim, AT_MOST), Ok(()), "seed {seed}");
+    }
+}
+
+/// Seed 32029: orphaned by people and without a Deployment that adopts it, the canary's ReplicaSet had no owner to test for;
+/// no write to it succeeded.
+#[test]
+fn a_canary_without_any_owner_is_scaled_away() {
+    let happens = [(0, Deed::DeleteDeployment), (3_000, Deed::OrphanRun)];
+    for place in ["Shifting", "Grow"] {
+        holds_in(0..4, Setting { at_place: at(place, &happens), ..Setting::calm() }, "good", &[(70_000, Deed::Rest)]);
+    }
+}
+
+/// Seed 42559: a controller that led no more took the pin of its run off, and that was the next run's by then: the same
+/// version is pinned to.
+#[test]
+fn a_late_write_of_an_earlier_run_does_not_take_a_pin_off() {
+    let mut sim = unhurried(1, Setting::calm());
+    let pin = |sim: &Sim| {
+        let service = sim.server.get(Kind::Service, "auth").expect("a Service");
+        service.text("/spec/selector/pod-template-hash").to_owned()
+    };
+    // Given the write that takes the first run's pin off, under way for long:
+    step_until(&mut sim, |sim| !pin(sim).is_empty());
+    let first = pin(&sim);
+    let late = traffic::unpin(&sim.server.get(Kind::Service, "auth").expect("a Service").typed());
+    sim.act(&Deed::Abort);
+    step_until(&mut sim, |sim| pin(sim).is_empty());
+    sim.act(&Deed::Release("auth:v3-good".into()));
+    step_until(&mut sim, |sim| !pin(sim).is_empty());
+    assert_eq!(pin(&sim), first);
+    // When it arrives, then it comes too late:
+    assert_eq!(sim.server.patch(Kind::Service, "auth", &late, "serin", false), Err(Refusal::Conflict));
+    assert_eq!(check(&mut sim, AT_MOST), Ok(()));
 }
