@@ -46,7 +46,7 @@ struct Args {
 enum Name {
     /// A good release with 20,000 requests and direct callers
     Good,
-    /// Healthy releases of each kind, scaling, evictions: 20,000 requests each
+    /// Healthy releases of each kind, scaling, evictions, a drain, a quota: 20,000 requests each
     Lost,
     /// 20 % errors at weight 5, five times
     Errors20,
