@@ -52,7 +52,7 @@ impl Segment {
     }
 
     fn parse(text: &[u8]) -> Result<Self, SegmentError> {
-        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate();
+        let lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
         let entry = |(index, line): (usize, &[u8])| {
             serde_json::from_slice(line).map_err(|source| SegmentError::Entry { line: index + 1, source })
         };

@@ -46,7 +46,7 @@ pub enum ExpositionError {
     )]
     TooLarge { found: usize, limit: usize },
     #[error(
-        "expected at most {limit} series, found more (line {line} is one too many); drop labels with many values, or \
+        "expected at most {limit} series or names, found more (line {line} is one too many); drop labels with many values, or \
          point the scrape at a path that has only the request metrics"
     )]
     TooManySeries { limit: usize, line: usize },
@@ -170,6 +170,10 @@ pub fn parse<'a>(body: &'a [u8], limits: &Limits) -> Result<Exposition<'a>, Expo
         exposition.ends_with_eof = line == "# EOF";
         if line.starts_with('#') {
             exposition.declare(number, line);
+            // Names alone take memory, too, and more of it than the text has.
+            if exposition.metrics.len() > limits.max_series {
+                return Err(ExpositionError::TooManySeries { limit: limits.max_series, line: number });
+            }
             continue;
         }
         samples += 1;

@@ -206,6 +206,8 @@ fn too_much_is_refused() {
     let limits = Limits { max_series: 2, ..limits() };
     let error = parse(b"foo 1\nbar 1\n# a\nbaz 1\n", &limits).unwrap_err();
     assert_eq!(error, ExpositionError::TooManySeries { limit: 2, line: 4 });
+    let error = parse(b"# HELP a\n# HELP a again\n# TYPE b counter\n# HELP c\nfoo 1\n", &limits).unwrap_err();
+    assert_eq!(error, ExpositionError::TooManySeries { limit: 2, line: 4 }, "names without series count");
 
     let labels: Vec<_> = (0..=MAX_LABELS).map(|at| format!("l{at}=\"\"")).collect();
     let found = message(format!("foo{{{}}} 1\nx 1\n", labels.join(",")).as_bytes(), "foo");
