@@ -112,6 +112,9 @@ impl Split {
             self.zero = Spell::default();
             self.unread = Spell::default();
         } else if let Some(due) = due {
+            // Time in which stable's counters stand still, too, says nothing: what comes of it in one piece at its end is
+            // not yet read at the canary, perhaps.
+            let seconds = if due > 0.0 { seconds } else { 0.0 };
             match canary {
                 Some(_) => self.zero.add(seconds, due),
                 None => self.unread.add(seconds, due),
@@ -202,6 +205,20 @@ mod tests {
         // One request and it is alive.
         ticks(&mut split, 1, Some(1), Some(190), 5.0);
         assert_eq!(split.silent(), None);
+    }
+
+    #[test]
+    fn counters_that_stood_still_and_go_on_at_stable_first_say_nothing_of_the_canary() {
+        let mut split = Split::default();
+        ticks(&mut split, 20, Some(40), Some(160), 20.0);
+        ticks(&mut split, 15, Some(0), Some(0), 20.0);
+        ticks(&mut split, 1, Some(0), Some(16 * 160), 20.0);
+        assert_eq!(split.silent(), None);
+        ticks(&mut split, 4, Some(0), Some(160), 20.0);
+        assert!(
+            split.silent().is_some_and(|silent| silent.seconds <= 5.0),
+            "but if it goes on to count none, it is silent"
+        );
     }
 
     #[test]
