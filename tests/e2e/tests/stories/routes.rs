@@ -104,7 +104,9 @@ fn a_grpc_route_carries_the_weights_of_real_calls() {
     let refused =
         eventually("the rollback", 2 * MINUTE, || Ok(run(2)?.filter(|run| run["status"]["phase"] == "RolledBack")));
     let refused = refused.expect("RolledBack");
-    assert_eq!(refused["status"]["reason"], "SloViolated", "{}", refused["status"]["message"]);
+    // The calls come as fast as they are answered: on a fast machine the cap is near before the verdict has what it needs.
+    let reason = refused["status"]["reason"].as_str().unwrap_or_default();
+    assert!(["SloViolated", "FailedRequests"].contains(&reason), "{}", refused["status"]["message"]);
     println!("      {:?}", calls.end());
 
     // and a preview with a host name of its own
