@@ -427,20 +427,20 @@ fn a_weight_that_was_taken_back_is_not_due() {
 /// that was nobody's.
 #[test]
 fn handed_over_and_without_a_deployment_pods_are_left_alone() {
-    for after in [0, 200, 400, 600, 800] {
-        let at_place = at("Converge", &[(after, Deed::DeleteDeployment)]);
-        holds_in(0..3, Setting { routed: false, at_place, ..Setting::calm() }, "good", &[(70_000, Deed::Rest)]);
-    }
+    again(&[12_815]);
 }
 
 /// Seed 15670: scaled to 0 in mid-run the canary kept one pod, and that was the bad one: it was replaced with half of the
 /// requests upon it.
 #[test]
 fn the_only_canary_pod_is_not_replaced() {
-    let steps = json!([{"weight": 50, "bake": "20s"}]);
-    for begin in (18_000..30_000).step_by(400) {
-        let setting = Setting { replicas: 5, steps: steps.clone(), ..Setting::calm() };
-        holds_in(0..1, setting, "one-bad", &[(begin, Deed::Scale(0)), (begin + 9_000, Deed::Scale(3))]);
+    again(&[15_670]);
+}
+
+/// The very worlds in which it was found, while the model makes them so: it took more than one accident.
+fn again(seeds: &[u64]) {
+    for seed in seeds {
+        assert_eq!(check(&mut Sim::new(Setting::of_seed(*seed)), AT_MOST), Ok(()), "seed {seed}");
     }
 }
 
@@ -462,41 +462,21 @@ fn step_until(sim: &mut Sim, so: impl Fn(&Sim) -> bool) {
 /// written over what was there by then, and the canary was scaled away all the same, for ever.
 #[test]
 fn after_a_conflict_nothing_is_taken_back() {
-    for seed in 0..40 {
-        let mut sim = unhurried(seed, Setting { routed: false, ..Setting::calm() });
-        step_until(&mut sim, |sim| sim.run().is_some_and(|run| run.text("/status/stage") == "HandOver"));
-        sim.controllers[0].stall(Kind::Run, 4_000);
-        sim.step();
-        sim.act(&Deed::DeleteRollout);
-        assert_eq!(check(&mut sim, AT_MOST), Ok(()), "seed {seed}");
-    }
+    again(&[21_300, 86_343]);
 }
 
 /// Seed 25034: a newer version came just after a weight was written, which a late cache did not show: the canary's pods went
 /// with requests upon them.
 #[test]
 fn a_weight_that_a_late_cache_hides_is_taken_back_before_the_pods_go() {
-    for seed in 0..10 {
-        let mut sim = unhurried(seed, Setting::calm());
-        let shares = |sim: &Sim| {
-            let route = sim.server.get(Kind::Route, "auth").map(|route| route.value.to_string());
-            route.is_some_and(|route| route.contains("\"auth-canary\",\"port\":80,\"weight\":20"))
-        };
-        step_until(&mut sim, shares);
-        sim.controllers[0].stall(Kind::Route, 3_000);
-        sim.act(&Deed::Release("auth:v9-good".into()));
-        assert_eq!(check(&mut sim, AT_MOST), Ok(()), "seed {seed}");
-    }
+    again(&[25_034, 54_989, 77_863]);
 }
 
 /// Seed 32029: orphaned by people and without a Deployment that adopts it, the canary's ReplicaSet had no owner to test for;
 /// no write to it succeeded.
 #[test]
 fn a_canary_without_any_owner_is_scaled_away() {
-    let happens = [(0, Deed::DeleteDeployment), (3_000, Deed::OrphanRun)];
-    for place in ["Shifting", "Grow"] {
-        holds_in(0..4, Setting { at_place: at(place, &happens), ..Setting::calm() }, "good", &[(70_000, Deed::Rest)]);
-    }
+    again(&[32_029]);
 }
 
 /// Seed 42559: a controller that led no more took the pin of its run off, and that was the next run's by then: the same
