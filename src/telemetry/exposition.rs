@@ -19,7 +19,7 @@ use super::query::Readings;
 pub struct Limits {
     /// Bytes of one body.
     pub max_bytes: usize,
-    /// Sample lines of one body.
+    /// Sample lines of one body, and names of metrics in it.
     pub max_series: usize,
 }
 
@@ -46,8 +46,8 @@ pub enum ExpositionError {
     )]
     TooLarge { found: usize, limit: usize },
     #[error(
-        "expected at most {limit} series or names, found more (line {line} is one too many); drop labels with many values, or \
-         point the scrape at a path that has only the request metrics"
+        "expected at most {limit} series or names, found more (line {line} is one too many); drop labels with many \
+         values, or point the scrape at a path that has only the request metrics"
     )]
     TooManySeries { limit: usize, line: usize },
     #[error(

@@ -17,7 +17,6 @@ pub fn pinned(service: &Service) -> Option<&str> {
 pub fn pin(service: &Service, hash: &str) -> Value {
     json!([
         as_read(service),
-        {"op": "test", "path": "/spec/selector", "value": service.spec.selector},
         {"op": "add", "path": "/spec/selector/pod-template-hash", "value": hash}
     ])
 }
@@ -26,12 +25,11 @@ pub fn pin(service: &Service, hash: &str) -> Value {
 pub fn unpin(service: &Service) -> Value {
     json!([
         as_read(service),
-        {"op": "test", "path": "/spec/selector", "value": service.spec.selector},
         {"op": "remove", "path": "/spec/selector/pod-template-hash"}
     ])
 }
 
-/// The selector alone does not tell: a late write of an earlier run would take the next one's pin off.
+/// All of it, for the selector alone does not tell: a late write of an earlier run would take the next one's pin off.
 fn as_read(service: &Service) -> Value {
     json!({"op": "test", "path": "/metadata/resourceVersion", "value": service.metadata.resource_version})
 }

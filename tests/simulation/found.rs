@@ -86,6 +86,27 @@ fn holds_in(seeds: std::ops::Range<u64>, setting: Setting, word: &str, deeds: &[
     }
 }
 
+/// The very worlds in which it was found, while the model makes them so: it took more than one accident.
+fn again(seeds: &[u64]) {
+    for seed in seeds {
+        assert_eq!(check(&mut Sim::new(Setting::of_seed(*seed)), AT_MOST), Ok(()), "seed {seed}");
+    }
+}
+
+/// A few writes at a time, none of which fails by itself.
+fn unhurried(seed: u64, setting: Setting) -> Sim {
+    let deeds = vec![(15_000, Deed::Release("auth:v2-good".into()))];
+    Sim::new(Setting { seed, failures: 1e-9, deeds, ..setting })
+}
+
+/// Until it is so, after the step that made it so.
+fn step_until(sim: &mut Sim, so: impl Fn(&Sim) -> bool) {
+    while !so(sim) {
+        sim.step();
+        assert!(sim.passed < AT_MOST);
+    }
+}
+
 /// Seed 11: without the Deployment's labels the pinned Service was not found again, and the pin stayed.
 #[test]
 fn a_pin_goes_with_its_deployment() {
@@ -206,18 +227,10 @@ fn what_was_in_one_route_is_not_forgotten_for_another() {
     };
     let mut told = 0;
     for seed in 0..40 {
-        let deeds = vec![(15_000, Deed::Release("auth:v2-good".into()))];
-        // A few writes at a time, none of which fails by itself.
-        let mut sim = Sim::new(Setting { seed, second_route: true, failures: 1e-9, deeds, ..Setting::calm() });
-        while !kept(&sim) {
-            sim.step();
-            assert!(sim.passed < AT_MOST);
-        }
+        let mut sim = unhurried(seed, Setting { second_route: true, ..Setting::calm() });
+        step_until(&mut sim, kept);
         sim.controllers[0].stall(Kind::Run, 4_000);
-        while !names_canary(&sim, "auth") {
-            sim.step();
-            assert!(sim.passed < AT_MOST);
-        }
+        step_until(&mut sim, |sim| names_canary(sim, "auth"));
         if !names_canary(&sim, people::SECOND_ROUTE) {
             told += 1;
             while sim.controllers[0].in_flight().is_some() {}
@@ -241,10 +254,7 @@ fn exposed(sim: &Sim) -> bool {
 /// The run's status can't be written from some moment on; an abort takes the traffic back all the same.
 fn retreats_without_a_status(setting: Setting, reached: impl Fn(&Object) -> bool) {
     let mut sim = Sim::new(Setting { deeds: vec![(15_000, Deed::Release("auth:v2-good".into()))], ..setting });
-    while !sim.run().is_some_and(|run| reached(&run)) {
-        sim.step();
-        assert!(sim.passed < AT_MOST);
-    }
+    step_until(&mut sim, |sim| sim.run().is_some_and(|run| reached(&run)));
     assert!(exposed(&sim));
     sim.setting.unwritable = Some(0);
     sim.act(&Deed::Abort);
@@ -435,27 +445,6 @@ fn handed_over_and_without_a_deployment_pods_are_left_alone() {
 #[test]
 fn the_only_canary_pod_is_not_replaced() {
     again(&[15_670]);
-}
-
-/// The very worlds in which it was found, while the model makes them so: it took more than one accident.
-fn again(seeds: &[u64]) {
-    for seed in seeds {
-        assert_eq!(check(&mut Sim::new(Setting::of_seed(*seed)), AT_MOST), Ok(()), "seed {seed}");
-    }
-}
-
-/// A few writes at a time, none of which fails by itself.
-fn unhurried(seed: u64, setting: Setting) -> Sim {
-    let deeds = vec![(15_000, Deed::Release("auth:v2-good".into()))];
-    Sim::new(Setting { seed, failures: 1e-9, deeds, ..setting })
-}
-
-/// Until it is so, after the step that made it so.
-fn step_until(sim: &mut Sim, so: impl Fn(&Sim) -> bool) {
-    while !so(sim) {
-        sim.step();
-        assert!(sim.passed < AT_MOST);
-    }
 }
 
 /// Seed 21300: a late cache showed the run before its handover, and something to take it back for; the status could not be

@@ -91,8 +91,8 @@ impl Watch {
         let served = !endpoints_of(&sim.server, CANARY_SERVICE).is_empty();
         self.unserved = if in_force && !served { self.unserved + passed } else { 0 };
         // Orphaned by people, the canary is scaled by the Deployment.
-        let crashed = sim.cluster.since_crash < TO_REACT || sim.did(&[Deed::OrphanRun]);
-        ensure(self.unserved <= if crashed { TO_REACT } else { 0 } || deployment_gone(sim), || {
+        let excused = sim.cluster.since_crash < TO_REACT || sim.did(&[Deed::OrphanRun]);
+        ensure(self.unserved <= if excused { TO_REACT } else { 0 } || deployment_gone(sim), || {
             format!("I1: the canary has weight in force and no endpoint for {} ms", self.unserved)
         })
     }
@@ -343,8 +343,8 @@ pub fn at_the_end(sim: &Sim) -> Check {
 /// About a version that an outage, or a stable that can't serve, keeps from being judged: the run waits for a person, and
 /// says so.
 pub fn a_person_decides(sim: &Sim) -> bool {
-    let apart = sim.did(&[Deed::Outage(true)]) || deployment_gone(sim) || sim.setting.tracks;
-    sim.run().is_some_and(|run| !is_terminal(&run) && run.text("/status/waiting/reason") == "StepTimeout") && apart
+    let hidden = sim.did(&[Deed::Outage(true)]) || deployment_gone(sim);
+    hidden && sim.run().is_some_and(|run| !is_terminal(&run) && run.text("/status/waiting/reason") == "StepTimeout")
 }
 
 fn liveness(sim: &Sim) -> Check {
