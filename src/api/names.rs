@@ -19,7 +19,7 @@ pub const LATCHED_ANNOTATION: &str = "serin.dev/latched";
 pub const PIN_ANNOTATION: &str = "serin.dev/pin";
 /// On a pod template: which ConfigMaps and Secrets its pods get as copies, and which copies.
 pub const CONFIGURATION_ANNOTATION: &str = "serin.dev/configuration";
-/// On such a copy, and on the pods: the digest of the version's data.
+/// On such a copy, and on the pods: the digest of the version's data. On the Deployment: the one that Serin stamped last.
 pub const CONFIGURATION_LABEL: &str = "serin.dev/configuration";
 /// Keeps a run until its traffic is back, and a Rollout until its runs are.
 pub const FINALIZER: &str = "serin.dev/traffic";

@@ -129,10 +129,13 @@ pub fn governed_workload(world: &World) -> Option<WorkloadView> {
 
 fn configuration(world: &World, deployment: &Deployment) -> Option<ConfigurationView> {
     let stamp = world.stamp()?;
+    let is = Stamp::read(&deployment.spec.template);
+    let ours = deployment.metadata.labels.as_ref().and_then(|labels| labels.get(names::CONFIGURATION_LABEL));
     Some(ConfigurationView {
         wanted: stamp.to_string(),
         digest: stamp.digest.clone(),
-        is: Stamp::read(&deployment.spec.template).map(|stamp| stamp.to_string()),
+        is: is.as_ref().map(ToString::to_string),
+        is_ours: is.is_some_and(|stamp| ours == Some(&stamp.digest)),
         copied: stamp.missing_copies(deployment, &world.configuration).is_empty(),
         stale: world.stale_copies().next().is_some(),
     })
@@ -355,6 +358,8 @@ pub fn troubles(world: &World, run: Option<&RolloutRun>) -> Vec<Trouble> {
                     ),
                 );
             }
+            // Before the next run it is asked for once this one is over.
+            Some(_) if run.is_none() && world.active().is_some() => {}
             Some(route) => {
                 let name = run.and_then(|run| run.metadata.name.as_deref()).unwrap_or(RUN_TO_COME);
                 let known = run.map(originals).unwrap_or_default();

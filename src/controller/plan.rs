@@ -194,8 +194,8 @@ fn latched_ops(deployment: &Deployment) -> Vec<Value> {
 }
 
 fn unlabel(deployment: &Deployment) -> Vec<Write> {
-    let mut ops = label_ops(deployment, names::ROLLOUT_LABEL, None);
-    ops.extend(label_ops(deployment, names::RUN_LABEL, None));
+    let labels = [names::ROLLOUT_LABEL, names::RUN_LABEL, names::CONFIGURATION_LABEL];
+    let mut ops: Vec<Value> = labels.into_iter().flat_map(|label| label_ops(deployment, label, None)).collect();
     ops.extend(latched_ops(deployment));
     match ops.is_empty() {
         true => Vec::new(),
@@ -231,7 +231,8 @@ fn copy_configuration(world: &World, deployment: &Deployment) -> Result<Vec<Writ
     copies.collect()
 }
 
-/// Written over exactly the spec that was read: the annotation, and the digest as a label.
+/// Written over exactly the spec that was read: the annotation, and the digest as a label; the Deployment's own label says
+/// that the stamp is Serin's (a label, as `kubectl rollout undo` takes the Deployment's annotations back as well).
 fn stamp_configuration(deployment: &Deployment, stamp: &str) -> Write {
     let digest = Stamp::parse(stamp).map(|stamp| stamp.digest).unwrap_or_default();
     let add = |field: &str, key: &str, value: &str| {
@@ -241,10 +242,11 @@ fn stamp_configuration(deployment: &Deployment, stamp: &str) -> Write {
             false => json!({"op": "add", "path": at, "value": {key: value}}),
         }
     };
-    let ops = vec![
+    let mut ops = vec![
         add("annotations", names::CONFIGURATION_ANNOTATION, stamp),
         add("labels", names::CONFIGURATION_LABEL, &digest),
     ];
+    ops.extend(label_ops(deployment, names::CONFIGURATION_LABEL, Some(json!(digest))));
     Write::patch(Kind::Deployment, &deployment.metadata, guarded(deployment, ops))
 }
 

@@ -202,7 +202,8 @@ fn look_after(governed: &Governed<'_>) -> (Standing, Vec<Action>) {
 }
 
 /// The tracked data is no longer what the template is stamped with: copies first, as pods of the stamp need them. A
-/// template that was taken back to older data is left so until the data changes again.
+/// template that somebody took back to older data is left so until the data changes again; one that Serin itself stamped
+/// with older data, by a leader whose cache was late, is not.
 fn restamp(governed: &Governed<'_>) -> Vec<Action> {
     let Some((workload, configuration)) =
         governed.workload.and_then(|workload| Some((workload, workload.configuration.as_ref()?)))
@@ -216,7 +217,8 @@ fn restamp(governed: &Governed<'_>) -> Vec<Action> {
         return Vec::new();
     }
     let is_new = configuration.is.as_ref() != Some(&configuration.wanted);
-    let taken_back = configuration.is.is_some() && known(governed) == Some(&configuration.digest);
+    let by_others = configuration.is.is_some() && !configuration.is_ours;
+    let taken_back = by_others && known(governed) == Some(&configuration.digest);
     let mut actions = Vec::new();
     if is_new && !taken_back || !is_new && !configuration.copied {
         actions.push(Action::CopyConfiguration);
@@ -555,6 +557,7 @@ mod tests {
             wanted: "auth new ConfigMap/settings".into(),
             digest: "new".into(),
             is: is.map(|digest| format!("auth {digest} ConfigMap/settings")),
+            is_ours: false,
             copied: true,
             stale: false,
         };
@@ -620,6 +623,13 @@ mod tests {
         assert!(governance.status.message.is_some_and(|message| message.contains("taken back")));
         assert_eq!(governance.status.configuration.as_deref(), Some("new"), "and that is not forgotten");
         assert_eq!(actions(&rollout(Some("another")), &workload(Some("old")), &[]).actions, stamping());
+    }
+
+    #[test]
+    fn what_a_late_leader_stamped_with_older_data_was_taken_back_by_nobody() {
+        let mut late = workload(Some("old"));
+        late.configuration.as_mut().expect("tracked").is_ours = true;
+        assert_eq!(actions(&rollout(Some("new")), &late, &[]).actions, stamping());
     }
 
     #[test]

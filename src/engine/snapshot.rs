@@ -110,6 +110,7 @@ pub struct WorkloadView {
 
 /// ConfigMaps and Secrets that the template names.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ConfigurationView {
     /// The stamp that says what they have now, and its digest.
     pub wanted: String,
@@ -117,6 +118,8 @@ pub struct ConfigurationView {
     pub digest: String,
     /// The stamp of the Deployment's template.
     pub is: Option<String>,
+    /// Serin stamped it so last. Otherwise somebody took the template back since.
+    pub is_ours: bool,
     /// There are copies of all of what they have now.
     pub copied: bool,
     /// There are copies that no version needs any more.

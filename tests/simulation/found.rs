@@ -38,6 +38,7 @@ pub const FOUND: &[(Option<u64>, &str)] = &[
     (Some(7050), "undone_in_a_handover_the_deployment_goes_back_and_we_with_it"),
     (Some(7441), "copies_that_the_gateway_does_not_make_yet_are_not_missed"),
     (Some(7485), "a_newer_version_does_not_turn_a_handover_back"),
+    (Some(11870), "older_data_that_a_late_leader_stamped_is_not_taken_for_an_undo"),
     (Some(12815), "handed_over_and_without_a_deployment_pods_are_left_alone"),
     (Some(15670), "the_only_canary_pod_is_not_replaced"),
     (Some(21300), "after_a_conflict_nothing_is_taken_back"),
@@ -431,6 +432,13 @@ fn a_weight_that_was_taken_back_is_not_due() {
     for second_route in [false, true] {
         holds_in(0..30, Setting { second_route, ..setting.clone() }, "good", &resets);
     }
+}
+
+/// Seed 11870: who led no more, and saw the ConfigMap as it was, stamped the template with the older data; who led took that
+/// for a person's undo, and left it.
+#[test]
+fn older_data_that_a_late_leader_stamped_is_not_taken_for_an_undo() {
+    again(&[11_870, 33_695, 46_016, 52_775, 83_211, 85_291]);
 }
 
 /// Seed 12815: its Deployment was deleted just after the handover; the run waited for ever for the pods of a ReplicaSet

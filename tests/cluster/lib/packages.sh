@@ -27,6 +27,6 @@ install_packages() {
   mkdir -p "$CACHE/logs"
   # policy-rc.d is not touched: a containerd service that a package starts is not used, and does no harm
   export DEBIAN_FRONTEND=noninteractive
-  { apt-get update && apt-get install -y --no-install-recommends $missing; } > "$log" 2>&1 ||
+  { apt-get update && apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $missing; } > "$log" 2>&1 ||
     die "apt-get could not install $missing: $(tail -n 3 "$log" | tr '\n' ' ')(all of it: $log)"
 }

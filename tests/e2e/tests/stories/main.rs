@@ -85,8 +85,13 @@ pub fn open_shop_at(rate: u32, name: &str, steps: &Value, change: impl FnOnce(&m
 /// Figures since `began`, once the last answers are in the file.
 pub fn figures(load: &mut Load, began: f64, canary: &str) -> Exposure {
     std::thread::sleep(Duration::from_millis(1500));
-    let seen = exposure(load.read().expect("records"), began, now(), canary, 250.0);
+    let records = load.read().expect("records");
+    let seen = exposure(records, began, now(), canary, 250.0);
     println!("      figures: {seen:?}");
+    let lost = records.iter().filter(|record| record.t >= began && record.failed() && record.version.is_none());
+    for record in lost.take(10) {
+        println!("      lost {:.2} s after it began: {record:?}", record.t - began);
+    }
     seen
 }
 
