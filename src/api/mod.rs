@@ -21,7 +21,7 @@ pub use record::{RolloutRecord, RolloutRecordSpec};
 pub use rollout::{
     Advance, Condition, ConfigKind, Configuration, ErrorBudget, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise,
     RefusedVersion, RequestsRef, RollbackWindow, Rollout, RolloutSpec, RolloutStatus, RouteRef, Scrape, SloSpec,
-    StableVersion, Telemetry, Tolerance, WorkloadRef,
+    StableVersion, Strata, Telemetry, Tolerance, WorkloadRef,
 };
 pub use run::{
     ArmRequests, BadPod, Decided, GateState, GateStatus, HarmStatus, Outcome, Phase, RolloutRef, RolloutRun,

@@ -38,3 +38,8 @@ pub fn canary_service(service: &str) -> String {
     let kept: String = service.chars().take(63 - "-canary".len()).collect();
     format!("{kept}-canary")
 }
+
+/// Runs of one Rollout by the numbers in their names: a later one is greater.
+pub fn order(run: &str) -> (usize, &str) {
+    (run.len(), run)
+}

@@ -299,6 +299,31 @@ pub struct SloSpec {
     /// Share of requests that are fast.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencySlo>,
+    /// Watches the SLO for values of a label, too, such as a route or a tenant that is lost in the sum of all. A value that is
+    /// worse convicts the version, and is named; it takes more evidence than the sum does, so that the rate of false alarms
+    /// stays what `confidence` says. What is too rare to be judged blocks nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Strata>,
+}
+
+/// Values of a label, each of which is watched on its own.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Strata {
+    /// A label of the requests' counter, or of the histogram for an SLO on latency.
+    #[schemars(length(min = 1, max = 100), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    #[x_kube(validation = Rule::new("self != 'le'").message("le is the bound of a bucket: name a label that tells requests apart, such as route"))]
+    pub label: String,
+    /// Its values, up to 16, as they are, not as expressions. Requests with other values count in the sum only.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub values: Vec<String>,
+}
+
+impl Strata {
+    /// What a value's part of the requests is called: `route=/login`.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.values.iter().map(|value| format!("{}={value}", self.label))
+    }
 }
 
 /// Share of requests that succeed.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::{
     gates::{GatePoint, GateSpec, HttpGate, JobGate},
     prometheus::PrometheusSource,
-    rollout::{Otherwise, RolloutSpec, Scrape, SloSpec, Telemetry},
+    rollout::{Otherwise, RolloutSpec, Scrape, SloSpec, Strata, Telemetry},
     steps::{BlueGreen, Mirror, Pods, RequestMatch, StepSpec},
     values::{Millis, Percent},
     window::ValidWindow,
@@ -87,6 +87,15 @@ pub struct ValidSlo {
     pub relative: f64,
     /// Added to it.
     pub absolute: f64,
+    /// Values of a label that are watched on their own, besides.
+    pub by: Option<Strata>,
+}
+
+impl ValidSlo {
+    /// How many parts of its requests are watched on their own.
+    pub fn strata(&self) -> usize {
+        self.by.as_ref().map_or(0, |by| by.values.len())
+    }
 }
 
 /// What makes a request bad.
@@ -200,8 +209,7 @@ fn prometheus_source(prometheus: &PrometheusSource) -> Result<Source, Invalid> {
         return Err(invalid(field("interval"), "between 1s and 1m", prometheus.interval));
     }
     for (name, label) in [("namespaceLabel", &prometheus.namespace_label), ("podLabel", &prometheus.pod_label)] {
-        let named = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !label.starts_with("__");
-        if !named || !label.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        if !is_label(label) {
             return Err(invalid(field(name), "the name of a label", label));
         }
     }
@@ -294,13 +302,40 @@ fn one_slo(spec: &RolloutSpec, slo: &SloSpec) -> Result<ValidSlo, Invalid> {
     if !(0.0..50.0).contains(&absolute) {
         return Err(invalid(field("tolerance.absolute"), "from 0% to below 50%", tolerance.absolute));
     }
+    if let Some(by) = &slo.by {
+        strata(spec, by, |name| field(&format!("by.{name}")))?;
+    }
     Ok(ValidSlo {
         name: slo.name.clone(),
         kind,
         bad_allowed: 1.0 - objective.ratio(),
         relative: tolerance.relative,
         absolute: tolerance.absolute.ratio(),
+        by: slo.by.clone(),
     })
+}
+
+fn strata(spec: &RolloutSpec, by: &Strata, field: impl Fn(&str) -> String) -> Result<(), Invalid> {
+    // These tell pods apart there, not requests.
+    let prometheus = spec.telemetry.prometheus.iter();
+    let of_pods = prometheus.flat_map(|source| [&source.namespace_label, &source.pod_label]).any(|is| *is == by.label);
+    if by.label == "le" || of_pods || !is_label(&by.label) {
+        return Err(invalid(field("label"), "a label that tells requests apart, such as route", &by.label));
+    }
+    if !(1..=16).contains(&by.values.len()) {
+        return Err(invalid(field("values"), "1 to 16 values", by.values.len()));
+    }
+    let mut seen = BTreeSet::new();
+    match by.values.iter().find(|value| value.is_empty() || !seen.insert(*value)) {
+        Some(wrong) => Err(invalid(field("values"), "values that differ and are not empty", format!("\"{wrong}\""))),
+        None => Ok(()),
+    }
+}
+
+fn is_label(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && !name.starts_with("__")
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn steps(spec: &RolloutSpec) -> Result<Vec<Step>, Invalid> {
@@ -431,7 +466,7 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named_with_what_it_should_be() {
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 19] = [
+        let cases: [(&str, Change); 22] = [
             ("spec.telemetry: expected exactly one of scrape and prometheus, found none", |v| {
                 v["telemetry"].as_object_mut().expect("object").remove("scrape");
             }),
@@ -465,6 +500,16 @@ mod tests {
             ("a route, for steps[0]", |v| {
                 v["routes"] = json!([]);
                 v["steps"] = json!([{"blueGreen": {"previewHost": "preview.example.com"}}])
+            }),
+            ("slos[errors].by.label: expected a label that tells requests apart", |v| {
+                from_prometheus(v, "interval", json!("5s"));
+                v["slos"][0]["by"] = json!({"label": "pod", "values": ["a"]});
+            }),
+            ("slos[latency].by.label: expected a label", |v| {
+                v["slos"][1]["by"] = json!({"label": "le", "values": ["0.1"]});
+            }),
+            ("slos[errors].by.values: expected values that differ and are not empty, found \"a\"", |v| {
+                v["slos"][0]["by"] = json!({"label": "route", "values": ["a", "b", "a"]});
             }),
             ("counter of requests", |v| {
                 v["telemetry"].as_object_mut().expect("object").remove("requests");

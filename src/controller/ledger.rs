@@ -5,9 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::look;
 use crate::{
-    api::{Policy, RolloutRunStatus, SloKind},
+    api::{Policy, RolloutRunStatus, SloKind, Strata},
     evidence::{Count, Fold, PodTick, Slo, TailBounds, Tick, Watch},
-    telemetry::{Arm, ArmCounts, DeltaSettings, Deltas, Histogram, LatencyCount, PodDelta, Query, Round, TickCounts},
+    telemetry::{
+        Arm, ArmCounts, DeltaSettings, Deltas, Histogram, LatencyCount, PodDelta, Query, Round, StratumCount,
+        TickCounts,
+    },
 };
 
 /// A bound below this part of an SLO's threshold is no user's matter.
@@ -109,16 +112,21 @@ impl Ledger {
         tick
     }
 
-    /// A pod's counts in the order of the SLOs and their bounds.
+    /// A pod's counts in the order of the SLOs, their bounds and their strata.
     fn pod_tick(&self, policy: &Policy, pod: &PodDelta) -> PodTick {
         let mut latencies =
             pod.latencies.iter().map(|LatencyCount { total, slow }| Count { bad: *slow, total: *total });
+        let mut strata =
+            pod.strata.iter().map(|StratumCount { requests, errors }| Count { bad: *errors, total: *requests });
         let mut counts = Vec::new();
         for (slo, bounds) in policy.slos.iter().zip(&self.bounds) {
             match slo.kind {
-                SloKind::Errors => counts.push(Count { bad: pod.errors, total: pod.requests }),
+                SloKind::Errors => {
+                    counts.push(Count { bad: pod.errors, total: pod.requests });
+                    counts.extend((0..slo.strata()).map(|_| strata.next().unwrap_or_default()));
+                }
                 SloKind::Latency { .. } => {
-                    let columns = 1 + bounds.as_ref().map_or(0, |bounds| bounds.others().len());
+                    let columns = 1 + bounds.as_ref().map_or(0, |bounds| bounds.others().len()) + slo.strata();
                     counts.extend((0..columns).map(|_| latencies.next().unwrap_or_default()));
                 }
             }
@@ -159,7 +167,7 @@ fn bounds(kind: SloKind, histogram: &Histogram) -> Option<TailBounds> {
     (!chosen.others().is_empty()).then_some(chosen)
 }
 
-/// A policy's SLOs as the evidence needs them, with the bounds that each is looked at through, where there are any.
+/// A policy's SLOs as the evidence needs them, with the bounds and strata that each is looked at through, where there are any.
 pub fn watches(policy: &Policy, bounds: &[Option<TailBounds>]) -> Vec<Watch> {
     let slo = |slo: &crate::api::ValidSlo| Slo {
         name: slo.name.clone(),
@@ -167,9 +175,15 @@ pub fn watches(policy: &Policy, bounds: &[Option<TailBounds>]) -> Vec<Watch> {
         relative: slo.relative,
         absolute: slo.absolute,
     };
-    let watch = |(at, valid): (usize, &crate::api::ValidSlo)| match bounds.get(at) {
-        Some(Some(bounds)) => Watch::from(slo(valid)).through_bounds(bounds),
-        _ => slo(valid).into(),
+    let watch = |(at, valid): (usize, &crate::api::ValidSlo)| {
+        let own = Watch::from(slo(valid));
+        let watch = match bounds.get(at) {
+            Some(Some(bounds)) => own.through_bounds(bounds),
+            _ => own,
+        };
+        // Which of them has how many requests is not known before the run.
+        let strata: Vec<(String, f64)> = valid.by.iter().flat_map(Strata::names).map(|name| (name, 1.0)).collect();
+        watch.through_strata(&strata)
     };
     policy.slos.iter().enumerate().map(watch).collect()
 }
@@ -282,8 +296,10 @@ mod tests {
             threshold_seconds: 0.25,
             others_seconds: Vec::new(),
             only: Matcher::any(),
+            strata: Vec::new(),
         };
-        let requests = CounterQuery { counter: "c".into(), errors: Matcher::any(), only: Matcher::any() };
+        let requests =
+            CounterQuery { counter: "c".into(), errors: Matcher::any(), only: Matcher::any(), strata: Vec::new() };
         let mut query = Query { requests, latencies: vec![latency] };
         ledger.ask(&policy, &mut query);
         assert_eq!(query.latencies[0].others_seconds, [0.025, 0.1, 0.5]);
@@ -295,6 +311,36 @@ mod tests {
         let bad: Vec<u64> = tick.canary.unwrap()[0].counts.iter().map(|count| count.bad).collect();
         assert_eq!(bad, [1, 7, 4, 0, 3]);
         assert_eq!(ledger.fold().judge()[0].facets[1].name, "slower than 0.1 s");
+    }
+
+    #[test]
+    fn values_of_a_label_have_columns_of_their_own_after_the_bounds() {
+        // Given both SLOs by route:
+        let mut spec = policy().spec;
+        for slo in &mut spec.slos {
+            let values = if slo.name == "errors" { vec!["/a".into(), "/b".into()] } else { vec!["/c".into()] };
+            slo.by = Some(Strata { label: "route".into(), values });
+        }
+        let policy = validate(&spec).expect("valid");
+        let mut ledger = Ledger::new(&policy);
+        assert!(ledger.choose(&policy, &with_histogram([100, 500, 990, 995, 1000, 1000]), at(0)));
+        // When a canary's first counts come: the threshold's, three bounds', one route's; and two routes' errors
+        let slow = |slow| LatencyCount { total: 10, slow };
+        let mut canary = scrape("c", Arm::Canary, 10, 3, 0);
+        let counts = canary.counts.as_mut().unwrap();
+        counts.latencies = vec![slow(1), slow(7), slow(4), slow(0), slow(5)];
+        counts.strata = [(4, 2), (6, 1)].map(|(requests, errors)| StratumCount { requests, errors }).to_vec();
+        let tick = ledger.read(&policy, &RolloutRunStatus::default(), &round(vec![canary]), 0.0, at(1));
+        // Then:
+        let bad: Vec<u64> = tick.canary.unwrap()[0].counts.iter().map(|count| count.bad).collect();
+        assert_eq!(bad, [1, 7, 4, 0, 5, 3, 2, 1]);
+        let facets = |slo: usize| -> Vec<(String, u64)> {
+            let judged = ledger.fold().judge().remove(slo).facets;
+            judged.into_iter().map(|facet| (facet.name, facet.canary.bad)).collect()
+        };
+        let names = ["slower than 0.025 s", "slower than 0.1 s", "slower than 0.5 s", "route=/c"];
+        assert_eq!(facets(0), names.map(str::to_owned).into_iter().zip([7, 4, 0, 5]).collect::<Vec<_>>());
+        assert_eq!(facets(1), [("route=/a".to_owned(), 2), ("route=/b".to_owned(), 1)]);
     }
 
     #[test]

@@ -15,9 +15,9 @@ use super::{
     weights::Weights,
 };
 use crate::{
-    api::{Policy, RolloutRun, RolloutRunStatus, SloKind},
+    api::{Policy, RolloutRun, RolloutRunStatus, SloKind, Strata, ValidSlo},
     record::{Inputs, Part, Recorder},
-    telemetry::{CounterQuery, LatencyQuery, Look, Matcher, MatcherError, Query},
+    telemetry::{CounterQuery, LatencyQuery, Look, Matcher, MatcherError, Query, Stratum},
 };
 
 /// What the reading task and the decisions share.
@@ -118,17 +118,21 @@ fn nanoseconds(time: Timestamp) -> i64 {
 
 fn query(policy: &Policy) -> Result<Query, MatcherError> {
     let telemetry = &policy.spec.telemetry;
+    let on_errors = policy.slos.iter().filter(|slo| matches!(slo.kind, SloKind::Errors));
+    let of_errors = on_errors.flat_map(strata).collect();
     let requests = match (&telemetry.requests, &telemetry.latency) {
         (Some(requests), _) => CounterQuery {
             counter: requests.counter.clone(),
             errors: Matcher::new(&requests.errors)?,
             only: Matcher::new(&requests.only)?,
+            strata: of_errors,
         },
         // Without an SLO on errors the histogram's own count tells how many requests there were.
         (None, latency) => CounterQuery {
             counter: latency.as_ref().map(|latency| format!("{}_count", latency.histogram)).unwrap_or_default(),
             errors: Matcher::new([("__no_such_label__", "never")])?,
             only: latency.as_ref().map_or_else(|| Ok(Matcher::any()), |latency| Matcher::new(&latency.only))?,
+            strata: of_errors,
         },
     };
     let mut latencies = Vec::new();
@@ -139,10 +143,20 @@ fn query(policy: &Policy) -> Result<Query, MatcherError> {
                 threshold_seconds: threshold.as_secs_f64(),
                 others_seconds: Vec::new(),
                 only: Matcher::new(&latency.only)?,
+                strata: strata(slo).collect(),
             });
         }
     }
     Ok(Query { requests, latencies })
+}
+
+/// The parts of an SLO's requests that are watched on their own.
+fn strata(slo: &ValidSlo) -> impl Iterator<Item = Stratum> {
+    let of = |by: &Strata| {
+        let label = by.label.clone();
+        by.values.clone().into_iter().map(move |value| Stratum { label: label.clone(), value })
+    };
+    slo.by.as_ref().map(of).into_iter().flatten()
 }
 
 /// What the reading task works with.

@@ -5,7 +5,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
 
 use super::{Action, Note, Trouble, WorkloadView, reasons};
-use crate::api::{Condition, Invalid, Phase, RefusedVersion, Rollout, RolloutRunStatus, RolloutStatus, StableVersion};
+use crate::api::{
+    Condition, Invalid, Phase, RefusedVersion, Rollout, RolloutRunStatus, RolloutStatus, StableVersion, names,
+};
 
 /// What keeps a new template from moving by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -471,7 +473,7 @@ fn next_status(governed: &Governed<'_>, standing: &Standing, now: Timestamp) -> 
 
 /// The newest run's name, also once its record was deleted: the next one has a greater number.
 fn last_name(is: Option<String>, before: Option<String>) -> Option<String> {
-    is.into_iter().chain(before).max_by_key(|name| (name.len(), name.clone()))
+    is.into_iter().chain(before).max_by(|a, b| names::order(a).cmp(&names::order(b)))
 }
 
 /// Digest of the data, once the template is stamped with it.

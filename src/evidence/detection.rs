@@ -39,6 +39,15 @@ pub struct Rules {
     pub steps: usize,
     /// Seconds between two readings.
     pub interval: f64,
+    /// Share of the SLO's evidence that rests on its own counts, above 0 and up to 1; the rest is its facets'.
+    pub own: f64,
+}
+
+impl Rules {
+    /// Nats that the SLO's own counts have to win.
+    fn threshold(&self) -> f64 {
+        (2.0 * self.slos.max(1) as f64 / self.alpha.clamp(1e-12, 1.0) / self.own.clamp(0.01, 1.0)).ln()
+    }
 }
 
 /// Bets that must all be won.
@@ -90,13 +99,7 @@ impl Detection {
             let worse = Bet::Worse { relative: 1.0, absolute: 0.0 };
             tests.push(Test(vec![play(Bet::Over { objective: slo.objective }), play(worse)]));
         }
-        Self {
-            legs: legs.to_vec(),
-            bad,
-            tests,
-            threshold: (2.0 * rules.slos.max(1) as f64 / rules.alpha.clamp(1e-12, 1.0)).ln(),
-            interval: rules.interval,
-        }
+        Self { legs: legs.to_vec(), bad, tests, threshold: rules.threshold(), interval: rules.interval }
     }
 
     /// All legs.
@@ -237,8 +240,7 @@ pub fn seconds_to_go_on(slo: &Slo, rules: Rules, leg: Leg, stable: f64) -> f64 {
     let step = Sample { canary: count(leg.canary, stable), stable: count(leg.stable, stable) };
     let mut stakes = Stakes::new(rules.steps);
     stakes.step = u32::try_from(leg.step).unwrap_or(u32::MAX);
-    let threshold = (2.0 * rules.slos.max(1) as f64 / rules.alpha.clamp(1e-12, 1.0)).ln();
-    let to_win = threshold - stakes.lump_of_step().ln();
+    let to_win = rules.threshold() - stakes.lump_of_step().ln();
     let needed = power::needed(&slo, step, Some(bet_ratio(&leg, rules.interval)), to_win, Phi::ONE).needed;
     if needed >= power::NEVER { f64::INFINITY } else { needed as f64 / leg.canary + rules.interval }
 }

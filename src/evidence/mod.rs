@@ -62,7 +62,7 @@ pub use harm::{Harm, cap_of_budget};
 pub use sample_ratio::{Mismatch, Off, SampleRatio};
 pub use split::{ArmSeconds, Silent, Split};
 pub use tail::{NoBounds, TailBounds};
-pub use watch::{Facet, Watch};
+pub use watch::{BY_STRATA, Facet, Watch};
 
 use slo::{Canary, Money, Track};
 

@@ -15,6 +15,9 @@ const PARTS: f64 = 1e9;
 /// What facets leave to the SLO's own counts at least.
 const OWN: f64 = 0.01;
 
+/// Share of an SLO's evidence that its strata have together.
+pub const BY_STRATA: f64 = 0.5;
+
 /// A part of an SLO's requests, or another threshold for them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Facet {
@@ -53,7 +56,7 @@ impl Watch {
     /// scale). Values that come up later belong into a stratum for the rest, which the caller names.
     #[must_use]
     pub fn through_strata(self, shares: &[(String, f64)]) -> Self {
-        self.through(shares.to_vec(), 0.5)
+        self.through(shares.to_vec(), BY_STRATA)
     }
 
     /// Adds facets that have `all` of the weight together, taken in proportion from what is there.

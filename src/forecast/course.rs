@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     api::{Lets, Policy, SloKind, Step, ValidSlo},
-    evidence::{Leg, Rules, Slo},
+    evidence::{BY_STRATA, Leg, Rules, Slo},
 };
 
 /// The service as it is now.
@@ -90,13 +90,14 @@ pub fn course(policy: &Policy, service: &Service) -> Vec<Stretch> {
     policy.steps.iter().enumerate().map(stretch).collect()
 }
 
-/// What its verdicts are made by.
-pub fn rules(policy: &Policy) -> Rules {
+/// What the verdicts on one of its SLOs are made by. Bounds beside the threshold are chosen in the run: not known here.
+pub fn rules(policy: &Policy, slo: &ValidSlo) -> Rules {
     Rules {
         alpha: policy.alpha,
         slos: policy.slos.len(),
         steps: policy.steps.len(),
         interval: policy.source.interval().as_secs_f64(),
+        own: if slo.by.is_some() { 1.0 - BY_STRATA } else { 1.0 },
     }
 }
 

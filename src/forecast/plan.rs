@@ -173,7 +173,7 @@ impl Outlook<'_> {
     /// Seconds that a step takes; `None`: for ever.
     fn takes(&self, stretch: &Stretch) -> Option<f64> {
         let needs = |valid: &ValidSlo| {
-            seconds_to_go_on(&slo(valid), rules(self.policy), stretch.leg, self.service.bad(valid.kind))
+            seconds_to_go_on(&slo(valid), rules(self.policy, valid), stretch.leg, self.service.bad(valid.kind))
         };
         let seconds = match stretch.kind.asks_evidence() {
             true => self.policy.slos.iter().map(needs).fold(stretch.leg.seconds, f64::max),
@@ -191,7 +191,8 @@ impl Outlook<'_> {
     /// The mildest regression that begins with this step and is found in its bake with this probability.
     fn least_found(&self, valid: &ValidSlo, stretch: &Stretch, probability: f64) -> Option<Found> {
         let today = self.service.bad(valid.kind);
-        let detection = |share: f64| Detection::new(&slo(valid), rules(self.policy), &[stretch.leg], (share, today));
+        let detection =
+            |share: f64| Detection::new(&slo(valid), rules(self.policy, valid), &[stretch.leg], (share, today));
         let is_found = |share: f64| detection(share).probability(stretch.leg.seconds) >= probability;
         if !is_found(1.0) {
             return None;
@@ -237,7 +238,7 @@ impl Outlook<'_> {
         let detections: Vec<Detection> = sees
             .map(|valid| {
                 let today = self.service.bad(valid.kind);
-                Detection::new(&slo(valid), rules(self.policy), &legs, (today + spoils * (1.0 - today), today))
+                Detection::new(&slo(valid), rules(self.policy, valid), &legs, (today + spoils * (1.0 - today), today))
             })
             .collect();
         let all: f64 = legs.iter().map(|leg| leg.seconds).sum();
@@ -262,7 +263,7 @@ impl Outlook<'_> {
 
     /// When limits.failedRequests is reached.
     fn capped_after(&self, legs: &[Leg], excess: f64) -> Option<f64> {
-        let interval = rules(self.policy).interval;
+        let interval = self.policy.source.interval().as_secs_f64();
         let mut left = self.policy.spec.limits.failed_requests as f64;
         let mut before = 0.0;
         for leg in legs {

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use super::{
-    course::{Kind, Service, Stretch, course, rules, slo},
+    course::{Kind, Service, Stretch, course, slo},
     dice::Dice,
 };
 use crate::{
@@ -127,7 +127,7 @@ impl Simulation {
     pub fn release(&self, dice: &mut Dice) -> Release {
         Going {
             with: self,
-            interval: rules(&self.policy).interval,
+            interval: self.policy.source.interval().as_secs_f64(),
             evidence: Evidence::new(&self.slos, self.policy.alpha, self.stretches.len()),
             sums: vec![Sample::default(); self.slos.len()],
             now: 0.0,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::query::{LatencyCount, PodCounts};
+use super::query::{LatencyCount, PodCounts, StratumCount};
 
 /// Which version a pod serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,6 +55,9 @@ pub struct PodDelta {
     pub requests: u64,
     /// At most `requests`.
     pub errors: u64,
+    /// In the order of the query.
+    #[serde(default)]
+    pub strata: Vec<StratumCount>,
     /// In the order of the query. Zeros while the pod warms up.
     pub latencies: Vec<LatencyCount>,
 }
@@ -105,6 +108,8 @@ struct Pod {
 struct Counters {
     requests: u64,
     errors: u64,
+    #[serde(default)]
+    strata: Vec<StratumCount>,
     latencies: Vec<LatencyCount>,
 }
 
@@ -179,7 +184,12 @@ impl Deltas {
 
 impl Pod {
     fn read(&mut self, now: f64, pod: &str, counts: &PodCounts, warmup: f64, resets: &mut u32) -> PodDelta {
-        let seen = Counters { requests: counts.requests, errors: counts.errors, latencies: counts.latencies.clone() };
+        let seen = Counters {
+            requests: counts.requests,
+            errors: counts.errors,
+            strata: counts.strata.clone(),
+            latencies: counts.latencies.clone(),
+        };
         let (from, from_zero) = match self.last.take() {
             Some(last) if seen.fell_below(&last) => {
                 // Another process: cold again, and all that it counted is new.
@@ -188,7 +198,7 @@ impl Pod {
                 (seen.zero(), true)
             }
             // Another query: nothing to compare with.
-            Some(last) if last.latencies.len() != seen.latencies.len() => (seen.clone(), false),
+            Some(last) if last.shape() != seen.shape() => (seen.clone(), false),
             Some(last) => (last, false),
             None if self.has_history => (seen.clone(), false),
             None => (seen.zero(), true),
@@ -209,14 +219,24 @@ impl Pod {
         }
         self.last = Some(reached);
         self.read_at = now;
-        let Counters { requests, errors, latencies } = delta;
-        PodDelta { pod: pod.to_owned(), requests, errors, latencies }
+        let Counters { requests, errors, strata, latencies } = delta;
+        PodDelta { pod: pod.to_owned(), requests, errors, strata, latencies }
     }
 }
 
 impl Counters {
     fn zero(&self) -> Counters {
-        Counters { requests: 0, errors: 0, latencies: vec![LatencyCount::default(); self.latencies.len()] }
+        Counters {
+            requests: 0,
+            errors: 0,
+            strata: vec![StratumCount::default(); self.strata.len()],
+            latencies: vec![LatencyCount::default(); self.latencies.len()],
+        }
+    }
+
+    /// How much of each was asked for.
+    fn shape(&self) -> (usize, usize) {
+        (self.strata.len(), self.latencies.len())
     }
 
     fn has_served(&self) -> bool {
@@ -245,6 +265,11 @@ impl Counters {
         let mut reached = self.clone();
         delta.requests = self.requests.saturating_sub(from.requests);
         delta.errors = self.errors.saturating_sub(from.errors);
+        // A label's series that begins anew within a pod that goes on is as good as silent.
+        for (delta, (now, from)) in delta.strata.iter_mut().zip(self.strata.iter().zip(&from.strata)) {
+            let requests = now.requests.saturating_sub(from.requests);
+            *delta = StratumCount { requests, errors: now.errors.saturating_sub(from.errors).min(requests) };
+        }
         for (at, (now, from)) in self.latencies.iter().zip(&from.latencies).enumerate() {
             let total = now.total.saturating_sub(from.total);
             let slow = now.slow.saturating_sub(from.slow).min(total);

@@ -21,7 +21,7 @@ pub use deltas::{Arm, ArmCounts, DeltaSettings, Deltas, PodDelta, PodScrape, Tic
 pub use exposition::{Exposition, ExpositionError, Limits, parse};
 pub use query::{
     CounterQuery, Gap, Histogram, LatencyCount, LatencyQuery, Matcher, MatcherError, PodCounts, Query, QueryError,
-    Readings, read, shared_gaps,
+    Readings, Stratum, StratumCount, read, shared_gaps,
 };
 pub use round::{Look, Round};
 pub use scrape::{MAX_PODS_PER_ARM, ScrapeError, ScrapeSettings, Scraper, ScraperError, Target, pick};

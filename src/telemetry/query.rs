@@ -27,6 +27,21 @@ pub struct CounterQuery {
     pub errors: Matcher,
     /// Series that count at all; leaves out probes and the like. No labels: all.
     pub only: Matcher,
+    /// Parts of them that are asked of apart.
+    pub strata: Vec<Stratum>,
+}
+
+/// Requests with this value of a label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stratum {
+    pub label: String,
+    pub value: String,
+}
+
+impl Stratum {
+    fn has(&self, series: &Series) -> bool {
+        series.label(&self.label) == self.value
+    }
 }
 
 /// How many requests took longer than a threshold.
@@ -40,6 +55,8 @@ pub struct LatencyQuery {
     pub others_seconds: Vec<f64>,
     /// Series that count at all. No labels: all.
     pub only: Matcher,
+    /// Parts of them of which the threshold is asked apart.
+    pub strata: Vec<Stratum>,
 }
 
 /// What one pod has counted since its process began.
@@ -48,7 +65,9 @@ pub struct PodCounts {
     pub requests: u64,
     /// Those of `requests` that are errors.
     pub errors: u64,
-    /// For each [`LatencyQuery`], in their order, that of its threshold and those of its further bounds.
+    /// For each of [`CounterQuery::strata`].
+    pub strata: Vec<StratumCount>,
+    /// For each [`LatencyQuery`], in their order, that of its threshold, those of its further bounds, and those of its strata.
     pub latencies: Vec<LatencyCount>,
     /// For each [`LatencyQuery`] the histogram as it is; empty where it can't be had.
     pub histograms: Vec<Histogram>,
@@ -59,12 +78,27 @@ pub struct PodCounts {
     pub gaps: Vec<Gap>,
 }
 
+/// Requests of one [`Stratum`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StratumCount {
+    pub requests: u64,
+    /// Those of `requests` that are errors.
+    pub errors: u64,
+}
+
 /// Requests of one histogram.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyCount {
     pub total: u64,
     /// Those of `total` above the threshold.
     pub slow: u64,
+}
+
+impl LatencyCount {
+    fn add(&mut self, other: Self) {
+        self.total = self.total.saturating_add(other.total);
+        self.slow = self.slow.saturating_add(other.slow);
+    }
 }
 
 /// A classic histogram, all label sets together.
@@ -292,11 +326,16 @@ fn read_requests(readings: &impl Readings, query: &CounterQuery, counts: &mut Po
         counts.gaps.push(no_metric(readings, metric));
     }
     let mut taken = 0;
+    counts.strata = vec![StratumCount::default(); query.strata.len()];
     for one in series.iter().filter(|one| query.only.matches(one)) {
-        let value = whole(one)?;
-        counts.requests = counts.requests.saturating_add(value);
-        if !query.errors.is_empty() && query.errors.matches(one) {
-            counts.errors = counts.errors.saturating_add(value);
+        let requests = whole(one)?;
+        let errors = if !query.errors.is_empty() && query.errors.matches(one) { requests } else { 0 };
+        counts.requests = counts.requests.saturating_add(requests);
+        counts.errors = counts.errors.saturating_add(errors);
+        // A value that a pod has not seen yet is an honest zero.
+        for (_, sum) in query.strata.iter().zip(&mut counts.strata).filter(|(stratum, _)| stratum.has(one)) {
+            sum.requests = sum.requests.saturating_add(requests);
+            sum.errors = sum.errors.saturating_add(errors);
         }
         taken += 1;
     }
@@ -321,7 +360,8 @@ fn read_latency(
     gaps: &mut Vec<Gap>,
 ) -> Result<(Vec<LatencyCount>, Histogram), QueryError> {
     let histogram = &query.histogram;
-    let mut sums = vec![LatencyCount::default(); 1 + query.others_seconds.len()];
+    let bounds = 1 + query.others_seconds.len();
+    let mut sums = vec![LatencyCount::default(); bounds + query.strata.len()];
     let mut whole = Histogram::default();
     if !(query.threshold_seconds.is_finite() && query.threshold_seconds > 0.0) {
         let found = query.threshold_seconds.to_string();
@@ -363,9 +403,12 @@ fn read_latency(
     }
     for group in groups.values_mut() {
         group.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        for (sum, count) in sums.iter_mut().zip(read_group(query, group)?) {
-            sum.total = sum.total.saturating_add(count.total);
-            sum.slow = sum.slow.saturating_add(count.slow);
+        let counts = read_group(query, group)?;
+        let (of_bounds, of_strata) = sums.split_at_mut(bounds);
+        of_bounds.iter_mut().zip(&counts).for_each(|(sum, count)| sum.add(*count));
+        if let (Some(own), Some((_, series))) = (counts.first(), group.first()) {
+            let parts = query.strata.iter().zip(of_strata).filter(|(stratum, _)| stratum.has(series));
+            parts.for_each(|(_, sum)| sum.add(*own));
         }
         if let Some(one) = Histogram::of(group) {
             whole.add(&one);

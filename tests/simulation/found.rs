@@ -37,6 +37,7 @@ pub const FOUND: &[(Option<u64>, &str)] = &[
     (Some(3665), "what_was_in_one_route_is_not_forgotten_for_another"),
     (Some(7050), "undone_in_a_handover_the_deployment_goes_back_and_we_with_it"),
     (Some(7441), "copies_that_the_gateway_does_not_make_yet_are_not_missed"),
+    (Some(6372), "a_run_that_is_over_leaves_the_pins_of_the_next_one"),
     (Some(7485), "a_newer_version_does_not_turn_a_handover_back"),
     (Some(11870), "older_data_that_a_late_leader_stamped_is_not_taken_for_an_undo"),
     (Some(12815), "handed_over_and_without_a_deployment_pods_are_left_alone"),
@@ -432,6 +433,13 @@ fn a_weight_that_was_taken_back_is_not_due() {
     for second_route in [false, true] {
         holds_in(0..30, Setting { second_route, ..setting.clone() }, "good", &resets);
     }
+}
+
+/// Seed 6372: who led no more, and saw the run before as not quite over, took the next one's pin off again and again, as
+/// what it knew of the Service was new.
+#[test]
+fn a_run_that_is_over_leaves_the_pins_of_the_next_one() {
+    again(&[6_372]);
 }
 
 /// Seed 11870: who led no more, and saw the ConfigMap as it was, stamped the template with the older data; who led took that

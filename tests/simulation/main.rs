@@ -1,6 +1,6 @@
 //! Deterministic simulation: production's decisions against a small model of Kubernetes, its callers and its people.
 //!
-//! `cargo test --release --test simulation` tries 3,000 seeds, without `--release` 300; `SERIN_SEEDS=100000` makes a long
+//! `cargo test --release --test simulation` tries 5,000 seeds, without `--release` 300; `SERIN_SEEDS=100000` makes a long
 //! run, `SERIN_FIRST` begins elsewhere (a run that was stopped goes on with the number that its progress tells),
 //! `SERIN_SEED=7` replays one with its whole trace.
 
@@ -34,8 +34,8 @@ use model::{
 /// In milliseconds that really passed: a contested route alone may hold a run for five minutes.
 const AT_MOST: i64 = 1_200_000;
 
-/// As many as fit into some three minutes on two cores; without optimisation a tenth of it.
-const SEEDS: u64 = if cfg!(debug_assertions) { 300 } else { 3_000 };
+/// As many as fit into some two minutes on two cores; without optimisation some.
+const SEEDS: u64 = if cfg!(debug_assertions) { 300 } else { 5_000 };
 
 /// A sweep ends with so many broken seeds, and shows the traces of so many.
 const BROKEN_AT_MOST: usize = 100;

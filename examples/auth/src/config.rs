@@ -14,7 +14,7 @@ use thiserror::Error;
 const SHORTEST_KEY: usize = 16;
 
 /// The faults that the environment may name; any other `FAULT_*` is a typing error that would silently test nothing.
-const FAULT_NAMES: [&str; 11] = [
+const FAULT_NAMES: [&str; 12] = [
     "FAULT_CONTROL",
     "FAULT_CRASH",
     "FAULT_ERRORS",
@@ -22,6 +22,7 @@ const FAULT_NAMES: [&str; 11] = [
     "FAULT_HANG_ALL",
     "FAULT_LATENCY",
     "FAULT_LATENCY_SHARE",
+    "FAULT_LOGIN_ERRORS",
     "FAULT_METRICS",
     "FAULT_NEVER_READY",
     "FAULT_REFUSE",
@@ -188,6 +189,7 @@ impl Vars {
         }
         Ok(Faults {
             errors: self.share("FAULT_ERRORS")?.unwrap_or(Share::NONE),
+            login_errors: self.share("FAULT_LOGIN_ERRORS")?.unwrap_or(Share::NONE),
             latency: latency.unwrap_or_default(),
             latency_share: latency_share.unwrap_or(Share::ALL),
             never_ready: self.flag("FAULT_NEVER_READY")?,

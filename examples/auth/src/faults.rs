@@ -49,6 +49,8 @@ impl std::fmt::Display for Share {
 pub struct Faults {
     /// Business requests answered 500.
     pub errors: Share,
+    /// Logins answered 500, besides.
+    pub login_errors: Share,
     /// Added to [`latency_share`](Self::latency_share) of business requests.
     pub latency: Duration,
     pub latency_share: Share,
@@ -66,6 +68,7 @@ impl Default for Faults {
     fn default() -> Self {
         Self {
             errors: Share::NONE,
+            login_errors: Share::NONE,
             latency: Duration::ZERO,
             latency_share: Share::ALL,
             never_ready: false,
@@ -82,6 +85,9 @@ impl Faults {
         let mut on = Vec::new();
         if self.errors > Share::NONE {
             on.push(format!("errors {}", self.errors));
+        }
+        if self.login_errors > Share::NONE {
+            on.push(format!("errors of logins {}", self.login_errors));
         }
         if !self.latency.is_zero() && self.latency_share > Share::NONE {
             let latency = humantime::format_duration(self.latency);
@@ -101,6 +107,7 @@ impl Faults {
 #[serde(deny_unknown_fields)]
 pub struct Change {
     errors: Option<String>,
+    login_errors: Option<String>,
     latency: Option<String>,
     latency_share: Option<String>,
     never_ready: Option<bool>,
@@ -124,6 +131,13 @@ impl Change {
             errors: parse_or("errors", Share::EXPECTED, self.errors.as_deref(), before.errors, |text| {
                 text.parse().ok()
             })?,
+            login_errors: parse_or(
+                "login_errors",
+                Share::EXPECTED,
+                self.login_errors.as_deref(),
+                before.login_errors,
+                |text| text.parse().ok(),
+            )?,
             latency: parse_or(
                 "latency",
                 "a duration such as 400ms or 5s",
@@ -166,14 +180,17 @@ fn parse_or<T>(
 pub struct Fate {
     pub wait: Duration,
     pub error: bool,
+    /// If it is a login.
+    pub login_error: bool,
     pub hang: bool,
 }
 
 /// Draws the fate of a request.
 pub fn draw(faults: &Faults, dice: &mut fastrand::Rng) -> Fate {
-    // Both are always thrown, so that one fault's sequence doesn't depend on the other being on.
-    let (slow, error) = (dice.f64() < faults.latency_share.0, dice.f64() < faults.errors.0);
-    Fate { wait: if slow { faults.latency } else { Duration::ZERO }, error, hang: faults.hang }
+    // All are always thrown, so that one fault's sequence doesn't depend on another being on.
+    let [slow, error, login_error] =
+        [faults.latency_share, faults.errors, faults.login_errors].map(|share| dice.f64() < share.0);
+    Fate { wait: if slow { faults.latency } else { Duration::ZERO }, error, login_error, hang: faults.hang }
 }
 
 /// The faults in force, and the dice.

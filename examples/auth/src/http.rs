@@ -171,7 +171,7 @@ async fn measure(State(app): State<Arc<App>>, path: MatchedPath, request: Reques
 }
 
 /// The faults of business routes.
-async fn misbehave(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn misbehave(State(app): State<Arc<App>>, path: MatchedPath, request: Request, next: Next) -> Response {
     let fate = app.faults.draw();
     if fate.hang {
         return pending().await;
@@ -179,7 +179,7 @@ async fn misbehave(State(app): State<Arc<App>>, request: Request, next: Next) ->
     if !fate.wait.is_zero() {
         tokio::time::sleep(fate.wait).await;
     }
-    if fate.error {
+    if fate.error || fate.login_error && path.as_str() == LOGIN {
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong (fault)");
     }
     next.run(request).await

@@ -277,6 +277,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_of_a_newer_run_is_left_to_it() {
+        // given a run that is at its end, by a late cache, and a Service that is pinned
+        let unpins = |holder: Option<&str>| {
+            let workload = WorkloadView { run_label: holder.map(str::to_owned), ..WorkloadView::default() };
+            let services = pinned("one");
+            let run = "auth-9".to_owned();
+            let snapshot = Snapshot { run, workload: Some(workload), services, ..Snapshot::default() };
+            let decision = decided(&at(Phase::RollingBack, Some(Stage::Tidy)), &snapshot);
+            decision.actions.contains(&Action::Unpin { service: "auth".into() })
+        };
+        // then it is unpinned, but where a newer one has the Deployment
+        assert_eq!([Some("auth-9"), Some("auth-8"), None, Some("auth-10")].map(unpins), [true, true, true, false]);
+    }
+
+    #[test]
     fn stable_is_woken_where_kubernetes_woke_another_but_not_for_a_deployment_that_moves() {
         let workload = WorkloadView {
             replicas: 2,

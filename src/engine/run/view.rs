@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::super::{Action, Arm, Snapshot, Trouble, WorkloadView, canary_replicas, reasons};
-use crate::api::{Lets, Phase, Policy, RolloutRunSpec, RolloutRunStatus, Share, Stage, Step, WaitingReason};
+use crate::api::{Lets, Phase, Policy, RolloutRunSpec, RolloutRunStatus, Share, Stage, Step, WaitingReason, names};
 
 /// A gateway gets this many seconds between a new backend and its first request: Envoy may use a route before it has
 /// the endpoints of a cluster that is new in it, and would answer 503.
@@ -250,8 +250,13 @@ impl View<'_> {
         other.map(|service| Action::Pin { service: service.name.clone(), hash: hash.to_owned() }).collect()
     }
 
-    /// Pins that are there at all.
+    /// Pins that are there at all. Where a newer run has the Deployment they are that one's: this run is over, and a late
+    /// cache does not show it yet.
     pub fn unpins(&self) -> Vec<Action> {
+        let holder = self.workload().and_then(|workload| workload.run_label.as_ref());
+        if holder.is_some_and(|holder| names::order(holder) > names::order(&self.snapshot.run)) {
+            return Vec::new();
+        }
         let pinned = self.snapshot.services.iter().filter(|service| service.hash.is_some());
         let pinned = pinned.map(|service| Action::Unpin { service: service.name.clone() });
         pinned.chain(self.let_strays_go()).collect()

@@ -215,6 +215,7 @@ fn each_pod_is_told_apart() {
         pod: pod.to_owned(),
         requests,
         errors,
+        strata: Vec::new(),
         latencies: vec![LatencyCount { total, slow }],
     };
     assert_eq!(tick.stable.unwrap().pods, [delta("s", 20, 1, 20, 1), delta("t", 4, 0, 4, 0)]);
@@ -272,4 +273,23 @@ proptest! {
             prop_assert!(sum.0 <= served && sum.1 <= failed && sum.2 <= served && sum.3 <= lagged);
         }
     }
+}
+
+#[test]
+fn strata_are_differenced_as_the_whole_is() {
+    let scrape = |strata: &[(u64, u64)]| {
+        let strata = strata.iter().map(|(requests, errors)| StratumCount { requests: *requests, errors: *errors });
+        pod("c", Arm::Canary, PodCounts { strata: strata.collect(), ..counts(100, 9, 0, 0) })
+    };
+    let mut deltas = without_warmup();
+    let mut seen = |strata: &[(u64, u64)]| -> Vec<(u64, u64)> {
+        let pods = deltas.observe(0.0, &[scrape(strata)]).canary.unwrap().pods;
+        pods[0].strata.iter().map(|count| (count.requests, count.errors)).collect()
+    };
+    assert_eq!(seen(&[(10, 1), (0, 0)]), [(0, 0), (0, 0)], "the first reading is history");
+    assert_eq!(seen(&[(15, 2), (3, 3)]), [(5, 1), (3, 3)]);
+    // A series that begins anew counts nothing until it is beyond what it was.
+    assert_eq!(seen(&[(1, 0), (4, 3)]), [(0, 0), (1, 0)]);
+    // Asked for more than before: nothing to compare with.
+    assert_eq!(seen(&[(2, 0), (5, 3), (900, 900)]), [(0, 0); 3]);
 }

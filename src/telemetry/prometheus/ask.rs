@@ -50,9 +50,15 @@ mod tests {
             threshold_seconds,
             others_seconds: Vec::new(),
             only: Matcher::any(),
+            strata: Vec::new(),
         };
         Query {
-            requests: CounterQuery { counter: counter.to_owned(), errors: Matcher::any(), only: Matcher::any() },
+            requests: CounterQuery {
+                counter: counter.to_owned(),
+                errors: Matcher::any(),
+                only: Matcher::any(),
+                strata: Vec::new(),
+            },
             latencies: vec![latency(0.25), latency(1.0)],
         }
     }

@@ -10,12 +10,14 @@ fn query(errors: &[(&str, &str)], only: &[(&str, &str)]) -> Query {
             counter: "http_requests_total".to_owned(),
             errors: matcher(errors),
             only: matcher(only),
+            strata: Vec::new(),
         },
         latencies: vec![LatencyQuery {
             histogram: "http_request_duration_seconds".to_owned(),
             threshold_seconds: 0.25,
             others_seconds: Vec::new(),
             only: matcher(only),
+            strata: Vec::new(),
         }],
     }
 }
@@ -303,4 +305,29 @@ proptest! {
         let total = taken.iter().map(|row| u64::from(row.fast + row.middling + row.slow)).sum::<u64>();
         prop_assert_eq!(counts.latencies, [LatencyCount { total, slow }]);
     }
+}
+
+#[test]
+fn values_of_a_label_are_counted_apart_as_well() {
+    let body = "http_requests_total{code=\"200\",route=\"/login\"} 10\n\
+                http_requests_total{code=\"500\",route=\"/login\"} 2\n\
+                http_requests_total{code=\"500\",route=\"/logins\"} 30\n\
+                http_requests_total{code=\"500\",route=\"/probe\"} 50\n\
+                http_request_duration_seconds_bucket{route=\"/login\",le=\"0.25\"} 9\n\
+                http_request_duration_seconds_bucket{route=\"/login\",le=\"+Inf\"} 12\n\
+                http_request_duration_seconds_bucket{route=\"/logins\",le=\"0.25\"} 30\n\
+                http_request_duration_seconds_bucket{route=\"/logins\",le=\"+Inf\"} 30\n";
+    let mut query = query(&[("code", "5..")], &[("route", "/log.*")]);
+    let strata = ["/login", "/probe", "/log.*"];
+    let strata = strata.map(|value| Stratum { label: "route".to_owned(), value: value.to_owned() }).to_vec();
+    query.requests.strata.clone_from(&strata);
+    query.latencies[0].strata = strata;
+    let counts = ask(body, &query).unwrap();
+    let of = |requests, errors| StratumCount { requests, errors };
+    // `only` holds for them, too; a value is no expression; and one that is not there is a zero, not a gap.
+    assert_eq!((counts.requests, counts.errors), (42, 32));
+    assert_eq!(counts.strata, [of(12, 2), of(0, 0), of(0, 0)]);
+    let slow = |total, slow| LatencyCount { total, slow };
+    assert_eq!(counts.latencies, [slow(42, 3), slow(12, 3), slow(0, 0), slow(0, 0)]);
+    assert_eq!(counts.gaps, []);
 }

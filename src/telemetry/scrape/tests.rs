@@ -15,12 +15,13 @@ fn query() -> Query {
     let errors = Matcher::new([("code", "5..")]).unwrap();
     let counter = "http_requests_total".to_owned();
     Query {
-        requests: CounterQuery { counter, errors, only: Matcher::any() },
+        requests: CounterQuery { counter, errors, only: Matcher::any(), strata: Vec::new() },
         latencies: vec![LatencyQuery {
             histogram: "h".to_owned(),
             threshold_seconds: 0.25,
             others_seconds: Vec::new(),
             only: Matcher::any(),
+            strata: Vec::new(),
         }],
     }
 }

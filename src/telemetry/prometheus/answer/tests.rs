@@ -10,12 +10,14 @@ fn query() -> Query {
             counter: "http_requests_total".to_owned(),
             errors: Matcher::new([("code", "5..")]).unwrap(),
             only: only.clone(),
+            strata: Vec::new(),
         },
         latencies: vec![LatencyQuery {
             others_seconds: Vec::new(),
             histogram: "h".to_owned(),
             threshold_seconds: 0.25,
             only,
+            strata: Vec::new(),
         }],
     }
 }

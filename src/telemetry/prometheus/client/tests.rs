@@ -69,7 +69,10 @@ impl Resolve for To {
 
 fn query() -> Query {
     let counter = "http_requests_total".to_owned();
-    Query { requests: CounterQuery { counter, errors: Matcher::any(), only: Matcher::any() }, latencies: Vec::new() }
+    Query {
+        requests: CounterQuery { counter, errors: Matcher::any(), only: Matcher::any(), strata: Vec::new() },
+        latencies: Vec::new(),
+    }
 }
 
 fn rules() -> Rules {

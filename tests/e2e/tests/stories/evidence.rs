@@ -115,6 +115,35 @@ fn a_slow_tail_that_the_threshold_does_not_see_is_taken_back() {
 }
 
 #[test]
+fn logins_that_fail_are_found_in_a_sum_that_is_within_its_tolerance() {
+    let _stage = super::beside();
+    let (shop, mut load) = open_shop("strata", &json!([{"weight": 25, "bake": "20s"}]), |rollout| {
+        rollout["spec"]["slos"] = json!([{
+            "name": "errors", "by": {"label": "route", "values": ["/login", "/session", "/never"]},
+            "errors": {"objective": "90%", "tolerance": {"relative": 1.5, "absolute": "8%"}}
+        }]);
+    });
+    // given a healthy version: a route that nobody asks for blocks nothing
+    let began = now();
+    shop.release(&["VERSION=v2"]).expect("release");
+    let run = shop.run_in("Succeeded", None, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    let healthy = figures(&mut load, began, "v2");
+    assert_eq!((healthy.failed, healthy.lost), (0, 0));
+    shop.idle().expect("Ready again");
+    // when half of the logins fail, which are a tenth of the requests: 5 % of all, of which 8 % may
+    let began = now();
+    let first = run["metadata"]["name"].as_str();
+    shop.release(&["VERSION=v3", "FAULT_LOGIN_ERRORS=50%"]).expect("release");
+    let run = shop.run_in("RolledBack", first, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    println!("      taken back after {:.1} s: {}", now() - began, run["status"]["message"]);
+    assert_eq!(run["status"]["reason"], "SloViolated");
+    let why = run["status"]["decisions"].to_string();
+    assert!(why.contains("route=/login: canary") && !why.contains("route=/session"), "{why}");
+    figures(&mut load, began, "v3");
+    assert_tidy(&shop);
+}
+
+#[test]
 fn counters_that_stand_still_hold_the_run_and_counters_that_begin_anew_do_not() {
     let _stage = super::beside();
     let (shop, mut load) =
