@@ -1,5 +1,6 @@
 //! The command line: `serin controller` in the cluster, `kubectl serin ...` for people.
 
+mod backtest;
 mod crds;
 mod files;
 mod people;
@@ -83,6 +84,8 @@ enum Command {
     Why(record::Source),
     /// Make a run's decisions again from its record; fails if one of them is another.
     Replay(record::Source),
+    /// Tell what a policy would have done in runs that are over: what it would have taken back, and when.
+    Backtest(backtest::BacktestArgs),
     /// Write a run as one HTML page with charts, or as JSON.
     Report {
         #[command(flatten)]
@@ -190,6 +193,7 @@ pub fn main() -> ExitCode {
         Command::Promote { target, now: _ } => on_runtime(people::promote(target.rollout, target.namespace)),
         Command::Why(source) => on_runtime(record::why(source)),
         Command::Replay(source) => on_runtime(record::again(source)),
+        Command::Backtest(args) => on_runtime(backtest::run(args)),
         Command::Report { source, output, json } => on_runtime(record::page(source, output, json)),
         Command::Undo(target) => on_runtime(workload::undo(target.rollout, target.namespace)),
         Command::Restart(target) => on_runtime(workload::restart(target.rollout, target.namespace)),

@@ -1,8 +1,11 @@
 //! What a run's record tells: `why`, `replay` and `report`.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,8 +33,8 @@ pub(super) struct Source {
 
 /// A run and its record, as they are exported.
 #[derive(Serialize, Deserialize)]
-struct Export {
-    run: RolloutRun,
+pub(super) struct Export {
+    pub run: RolloutRun,
     records: Vec<RolloutRecord>,
 }
 
@@ -47,37 +50,54 @@ struct Told {
 
 async fn read(source: Source) -> Result<Export, String> {
     if let Some(file) = source.file {
-        let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let expected = "expected what `serin report RUN --json` wrote";
-        return serde_json::from_str(&text).map_err(|error| format!("{}: {expected}: {error}", file.display()));
+        return of_file(&file);
     }
-    let name = source.run.unwrap_or_default();
     let client = controller::client().await.map_err(|error| error.to_string())?;
     let namespace = source.namespace.unwrap_or_else(|| client.default_namespace().to_owned());
-    let runs: Api<RolloutRun> = Api::namespaced(client.clone(), &namespace);
-    let run = runs.get(&name).await.map_err(|error| {
+    of_cluster(&client, &namespace, &source.run.unwrap_or_default()).await
+}
+
+/// What `report --json` wrote.
+pub(super) fn of_file(file: &Path) -> Result<Export, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let expected = "expected what `serin report RUN --json` wrote";
+    serde_json::from_str(&text).map_err(|error| format!("{}: {expected}: {error}", file.display()))
+}
+
+/// A run of the cluster, with what there is of its record.
+pub(super) async fn of_cluster(client: &Client, namespace: &str, name: &str) -> Result<Export, String> {
+    let runs: Api<RolloutRun> = Api::namespaced(client.clone(), namespace);
+    let run = runs.get(name).await.map_err(|error| {
         format!("RolloutRun {name} in namespace {namespace}: {error}; `kubectl get rolloutruns` lists what there is")
     })?;
-    let api: Api<RolloutRecord> = Api::namespaced(client, &namespace);
+    let api: Api<RolloutRecord> = Api::namespaced(client.clone(), namespace);
     let params = ListParams::default().labels(&format!("{}={name}", names::RUN_LABEL));
     let list = api.list(&params).await.map_err(|error| format!("could not list the record of {name}: {error}"))?;
     Ok(Export { run, records: list.items })
 }
 
-fn tell(mut export: Export) -> Result<(RolloutRun, Told), String> {
-    let name = export.run.name_any();
-    let policy = validate(&export.run.spec.policy).map_err(|error| format!("the policy of {name}: {error}"))?;
+/// The record in order, read.
+pub(super) fn segments(mut export: Export) -> Result<Vec<Segment>, String> {
     if export.records.is_empty() {
         return Err(format!(
-            "{name} has no record: it ended before anything was written, or another version of Serin ran it"
+            "{} has no record: it ended before anything was written, or another version of Serin ran it",
+            export.run.name_any()
         ));
     }
     export.records.sort_by_key(|record| (record.spec.since, record.spec.number));
+    let part = |record: &RolloutRecord| {
+        Segment::read(&record.spec.data.0).map_err(|error| format!("{}: {error}", record.name_any()))
+    };
+    export.records.iter().map(part).collect()
+}
+
+fn tell(export: Export) -> Result<(RolloutRun, Told), String> {
+    let name = export.run.name_any();
+    let policy = validate(&export.run.spec.policy).map_err(|error| format!("the policy of {name}: {error}"))?;
+    let run = export.run.clone();
     let mut told = Told { policy, made: Vec::new(), ticks: 0, versions: Vec::new(), gaps: Vec::new() };
-    for record in &export.records {
-        let part = |error: &dyn std::fmt::Display| format!("{}: {error}", record.name_any());
-        let segment = Segment::read(&record.spec.data.0).map_err(|error| part(&error))?;
-        let replay = replay(&told.policy, &export.run.spec, segment).map_err(|error| part(&error))?;
+    for segment in segments(export)? {
+        let replay = replay(&told.policy, &run.spec, segment).map_err(|error| format!("{name}: {error}"))?;
         told.ticks += replay.ticks.len();
         if !told.versions.contains(&replay.version) {
             told.versions.push(replay.version.clone());
@@ -90,7 +110,7 @@ fn tell(mut export: Export) -> Result<(RolloutRun, Told), String> {
         }
         told.made.extend(replay.made);
     }
-    Ok((export.run, told))
+    Ok((run, told))
 }
 
 /// The run's story in plain words.

@@ -46,9 +46,22 @@ impl Watch {
     /// weight. The samples of a tick follow in the order of [`TailBounds::others`].
     #[must_use]
     pub fn through_bounds(self, bounds: &TailBounds) -> Self {
-        let names = bounds.others().iter().map(|bound| (format!("slower than {bound} s"), 1.0));
-        let share = bounds.others().len() as f64 / (bounds.others().len() + 1) as f64;
-        self.through(names.collect(), share)
+        self.through_bounds_named(bounds.others().iter().map(|bound| (Self::slower_than(*bound), 1.0)).collect())
+    }
+
+    /// The same, by what the bounds are called; their weights are equal.
+    #[must_use]
+    pub fn through_bounds_named(self, names: Vec<(String, f64)>) -> Self {
+        let share = names.len() as f64 / (names.len() + 1) as f64;
+        self.through(names, share)
+    }
+
+    /// How the name of a further bound begins.
+    pub const SLOWER_THAN: &str = "slower than ";
+
+    /// What a bound in seconds is called.
+    pub fn slower_than(bound: f64) -> String {
+        format!("{}{bound} s", Self::SLOWER_THAN)
     }
 
     /// An SLO that is looked at per label value, too: half of the weight is left where it was, the

@@ -4,6 +4,7 @@
 //! A record is a list of [`Segment`]s. Each begins with all that is needed to go on from ([`Begin`]), so that each can be
 //! replayed without the others, and a lost one leaves a gap and nothing worse.
 
+mod backtest;
 mod chart;
 mod recorder;
 mod replay;
@@ -16,6 +17,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use backtest::{Backtest, BacktestError, Departure, End, What, backtest};
 pub use recorder::{Part, Recorder};
 pub use replay::{Made, Replay, ReplayError, replay};
 pub use report::report;

@@ -77,7 +77,7 @@ pub fn replay(policy: &Policy, spec: &RolloutRunSpec, segment: Segment) -> Resul
     Ok(Replay { version: begin.version, ticks, made: replaying.made })
 }
 
-fn sorted(segment: Segment) -> Result<(Begin, Vec<Tick>, Vec<Look>), ReplayError> {
+pub(super) fn sorted(segment: Segment) -> Result<(Begin, Vec<Tick>, Vec<Look>), ReplayError> {
     let mut entries = segment.entries.into_iter();
     let Some(Entry::Begin(begin)) = entries.next() else { return Err(ReplayError::Begin("none")) };
     let (mut ticks, mut looks) = (Vec::new(), Vec::new());

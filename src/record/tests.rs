@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::{
-    api::{Policy, RolloutRunSpec, validate},
+    api::{Phase, Policy, RolloutRunSpec, validate},
     controller::seen,
     engine::{self, Arm, ArmOwner, Pinned, RouteView, WorkloadView},
     evidence::{Count, PodTick, Slo},
@@ -227,4 +227,52 @@ fn the_page_stands_alone() {
     for outside in ["http://", "https://", "src=", "href=", "@import", "url("] {
         assert!(!page.contains(outside), "the page needs {outside}");
     }
+}
+
+/// The same run, seen by a policy that differs in this.
+fn tried(change: impl FnOnce(&mut crate::api::RolloutSpec), segment_bytes: usize) -> Result<Backtest, BacktestError> {
+    let (parts, _) = played(segment_bytes);
+    let segments = parts.iter().map(|part| Segment::read(&part.bytes).expect("a segment")).collect();
+    let mut other = policy().spec;
+    change(&mut other);
+    backtest(&spec(), &policy(), &other, segments)
+}
+
+#[test]
+fn a_run_is_tried_with_another_policy() {
+    let percent = |text: &str| text.parse::<crate::api::Percent>().expect("percent");
+    // The same policy decides the same, also over a record in pieces.
+    for bytes in [usize::MAX, 1500] {
+        let same = tried(|_| {}, bytes).expect("a backtest");
+        assert_eq!((same.recorded.phase, same.departures.len()), (Phase::RollingBack, 0), "{same:?}");
+        assert!((40.0..60.0).contains(&same.recorded.seconds) && same.recorded.canary_requests > 800, "{same:?}");
+    }
+    // One that is less careful takes it back earlier, as its bad seconds are those from the fortieth on.
+    let only = |told: Backtest| -> Departure {
+        let [one] = told.departures.try_into().expect("one departure");
+        one
+    };
+    let recorded = tried(|_| {}, usize::MAX).expect("a backtest").recorded;
+    let hasty = only(tried(|other| other.confidence = percent("50%"), usize::MAX).expect("a backtest"));
+    assert_eq!(hasty.what, What::TakesBack, "{hasty:?}");
+    assert!(hasty.seconds > 40.0 && hasty.seconds < recorded.seconds, "{hasty:?} {recorded:?}");
+    assert!(hasty.canary_requests < recorded.canary_requests && hasty.why.contains("errors"), "{hasty:?}");
+    // One that bears a third of errors leaves it.
+    let errors = |other: &mut crate::api::RolloutSpec, absolute: &str| {
+        let errors = other.slos[0].errors.as_mut().expect("errors");
+        (errors.objective, errors.tolerance.absolute) = (percent("50%"), percent(absolute));
+    };
+    let lax = tried(|other| errors(other, "33%"), usize::MAX).expect("a backtest");
+    assert!(lax.departures.iter().any(|departure| departure.what == What::Leaves), "{lax:?}");
+    assert!(lax.departures.iter().all(|departure| departure.what != What::TakesBack), "{lax:?}");
+}
+
+#[test]
+fn what_nobody_counted_is_named_with_what_there_is() {
+    let latency = |other: &mut crate::api::RolloutSpec| {
+        let slo = serde_json::json!({"name": "slow", "latency": {"threshold": "250ms", "objective": "99%"}});
+        other.slos = vec![serde_json::from_value(slo).expect("an SLO")];
+    };
+    let error = tried(latency, usize::MAX).expect_err("no latency in the record").to_string();
+    assert!(error.contains("telemetry.latency"), "{error}");
 }

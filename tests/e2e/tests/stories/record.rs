@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use serde_json::json;
 use serin_e2e::{
-    cluster::{SERIN, eventually, kubectl, list},
+    cluster::{SERIN, eventually, get, kubectl, list},
     serin::leader,
 };
 
@@ -66,6 +66,17 @@ fn a_run_says_why_and_every_decision_is_made_again_also_after_the_leader_died() 
     assert!(records.len() >= 2, "one writer's parts after the other's, found {}", records.len());
     let bytes = fs::metadata(file("run.json")).expect("JSON").len();
     println!("      {} parts, {bytes} bytes as JSON", records.len());
+    // Another policy, which bears such errors, would have left the version where it was:
+    let mut lax = get(&shop.namespace, "rollouts.serin.dev", "auth").expect("kubectl").expect("a Rollout");
+    for slo in ["/spec/slos/0/errors", "/spec/slos/1/latency"] {
+        let slo = lax.pointer_mut(slo).expect("an SLO");
+        (slo["objective"], slo["tolerance"]) = (json!("50%"), json!({"relative": 10, "absolute": "49%"}));
+    }
+    lax["spec"]["limits"]["failedRequests"] = json!(1_000_000);
+    fs::write(file("lax.yaml"), lax.to_string()).expect("a policy");
+    let tried = shop.serin(&["backtest", &file("lax.yaml"), "--run", name]).expect("backtest");
+    println!("{tried}");
+    assert!(tried.contains("does not take it back by then") && tried.contains("1 left that was taken back"), "{tried}");
     // A run that is forgotten takes its record along.
     fs::remove_dir_all(&folder).expect("removed");
     assert_tidy(&shop);
