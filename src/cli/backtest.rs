@@ -156,7 +156,7 @@ fn text(rows: &[Row]) -> String {
     };
     let has = |what: What| move |told: &Backtest| told.departures.iter().any(|departure| departure.what == what);
     format!(
-        "{}\n{} runs: {} decided the same, {} taken back that was left or later, {} left that was taken back, {} held longer.\n",
+        "{}\nRuns: {}. Decided the same: {}; taken back that was left, or sooner: {}; left that was taken back: {}; held longer: {}.\n",
         table(&[], &cells),
         rows.len(),
         count(&|told| told.departures.is_empty()),

@@ -100,8 +100,8 @@ impl Sensor {
     /// Takes a decision down. `ticks` is what [`Sensor::seen`] said when it was made.
     pub fn record(&self, run: &RolloutRun, moved: &Moved, ticks: u64, now: Timestamp) {
         let before = run.status.clone().unwrap_or_default();
-        let inputs =
-            Inputs { at: nanoseconds(now), ending: moved.ending, ticks, before: &before, snapshot: &moved.snapshot };
+        let (at, ending, snapshot) = (nanoseconds(now), moved.ending, &moved.snapshot);
+        let inputs = Inputs { at, ending, ticks, spec: &run.spec, before: &before, snapshot };
         self.shared().recorder.look(&inputs, &moved.decision);
     }
 

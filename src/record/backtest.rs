@@ -184,6 +184,9 @@ impl Trial {
     }
 
     fn look(&mut self, look: &Look, made: &Made) {
+        if let Some(said) = look.said {
+            said.put_into(&mut self.spec);
+        }
         let began = *self.began.get_or_insert(made.at);
         let seconds = made.at.duration_since(began).as_secs_f64();
         let did = &made.decision.status;

@@ -25,7 +25,7 @@ pub use segment::{MAX_TEXT_BYTES, Segment, SegmentError};
 pub use story::{Line, reckoning, story};
 
 use crate::{
-    api::RolloutRunStatus,
+    api::{RolloutRunSpec, RolloutRunStatus},
     engine::{Decision, Snapshot},
     evidence::{Fold, Tick},
 };
@@ -54,7 +54,7 @@ pub struct Begin {
     pub fold: Fold,
 }
 
-/// One decision and what it was made from, apart from the run's spec and the ticks.
+/// One decision and what it was made from, apart from the ticks and what never changes of the run's spec.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Look {
@@ -68,11 +68,39 @@ pub struct Look {
     /// The status before.
     #[serde(default, skip_serializing_if = "Before::is_same")]
     pub before: Before,
+    /// What people had said by then, in the first look of a segment and where it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
     /// Fields of the [`Snapshot`] that differ from the last look's; all of them in the first look of a segment.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub seen: Map<String, Value>,
     /// Digest of the decision that was made.
     pub decided: String,
+}
+
+/// What people have said to a run: the part of its spec that changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Said {
+    pub paused: bool,
+    pub abort: bool,
+    pub approved: u32,
+    pub promote: bool,
+    pub retry: bool,
+}
+
+impl Said {
+    /// As the spec has it.
+    pub fn of(spec: &RolloutRunSpec) -> Self {
+        let RolloutRunSpec { paused, abort, approved, promote, retry, .. } = *spec;
+        Self { paused, abort, approved, promote, retry }
+    }
+
+    /// Puts it into a spec.
+    pub fn put_into(self, spec: &mut RolloutRunSpec) {
+        let Self { paused, abort, approved, promote, retry } = self;
+        (spec.paused, spec.abort, spec.approved, spec.promote, spec.retry) = (paused, abort, approved, promote, retry);
+    }
 }
 
 /// The status that a decision began with.
@@ -102,6 +130,8 @@ pub struct Inputs<'a> {
     pub ending: bool,
     /// Ticks that were counted when the snapshot was taken, since the recorder began.
     pub ticks: u64,
+    /// The run's spec.
+    pub spec: &'a RolloutRunSpec,
     /// The status before.
     pub before: &'a RolloutRunStatus,
     /// What was seen.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Before, Begin, Entry, Inputs, Look, digest, segment::Deflating};
+use super::{Before, Begin, Entry, Inputs, Look, Said, digest, segment::Deflating};
 use crate::{
     api::RolloutRunStatus,
     engine::Decision,
@@ -49,6 +49,7 @@ pub struct Recorder {
 struct Last {
     before: RolloutRunStatus,
     decided: RolloutRunStatus,
+    said: Said,
     seen: Map<String, Value>,
 }
 
@@ -127,10 +128,12 @@ impl Recorder {
                 (how, now.iter().filter(|(key, value)| last.seen.get(*key) != Some(value)).map(pair).collect())
             }
         };
+        let now_said = Said::of(inputs.spec);
+        let said = self.last.as_ref().is_none_or(|last| last.said != now_said).then_some(now_said);
         let digest = digest(decision);
-        let look = Look { at: inputs.at, ticks, ending: inputs.ending, before: how, seen, decided: digest };
+        let look = Look { at: inputs.at, ticks, ending: inputs.ending, before: how, said, seen, decided: digest };
         self.text.push(&Entry::Look(Box::new(look)));
-        self.last = Some(Last { before, decided, seen: now });
+        self.last = Some(Last { before, decided, said: now_said, seen: now });
     }
 
     /// What is to be saved: segments that are full, and the one under way as far as it is.

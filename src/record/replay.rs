@@ -64,7 +64,7 @@ pub enum ReplayError {
 pub fn replay(policy: &Policy, spec: &RolloutRunSpec, segment: Segment) -> Result<Replay, ReplayError> {
     let (begin, ticks, looks) = sorted(segment)?;
     let mut fold = begin.fold;
-    let mut replaying = Replaying { policy, spec, last: None, seen: Map::new(), made: Vec::new() };
+    let mut replaying = Replaying { policy, spec: spec.clone(), last: None, seen: Map::new(), made: Vec::new() };
     let mut looks = looks.into_iter().enumerate().peekable();
     for folded in 0..=ticks.len() {
         while let Some((index, look)) = looks.next_if(|(_, look)| look.ticks <= folded as u64) {
@@ -93,7 +93,8 @@ pub(super) fn sorted(segment: Segment) -> Result<(Begin, Vec<Tick>, Vec<Look>), 
 
 struct Replaying<'a> {
     policy: &'a Policy,
-    spec: &'a RolloutRunSpec,
+    /// As it was at the last look.
+    spec: RolloutRunSpec,
     /// The last look's status before and after it.
     last: Option<(RolloutRunStatus, RolloutRunStatus)>,
     seen: Map<String, Value>,
@@ -110,12 +111,15 @@ impl Replaying<'_> {
             (Before::Decided, Some((_, decided))) => decided,
             (Before::Same | Before::Decided, None) => return Err(ReplayError::NoBefore { look: number }),
         };
+        if let Some(said) = look.said {
+            said.put_into(&mut self.spec);
+        }
         self.seen.extend(look.seen);
         let snapshot = serde_json::from_value(Value::Object(self.seen.clone()));
         let mut snapshot: Snapshot = snapshot.map_err(|source| ReplayError::Snapshot { look: number, source })?;
         let counted = seen(fold);
         (snapshot.traffic, snapshot.judgements) = (counted.traffic, counted.judgements);
-        let decision = engine::decide(self.policy, self.spec, &before, &snapshot, look.ending, at);
+        let decision = engine::decide(self.policy, &self.spec, &before, &snapshot, look.ending, at);
         let same = digest(&decision) == look.decided;
         self.last = Some((before.clone(), decision.status.clone()));
         self.made.push(Made { at, snapshot, before, decision, same });

@@ -83,9 +83,14 @@ fn tick(second: i64, status: &RolloutRunStatus) -> Tick {
     }
 }
 
+/// The run as the cluster has it at its end: a person has aborted it late, and paused it in between.
+fn spec_at_the_end() -> RolloutRunSpec {
+    RolloutRunSpec { abort: true, approved: 1, ..spec() }
+}
+
 /// Plays the run; `end_of_segment` in bytes. Returns what was taken and how the run ended.
 fn played(end_of_segment: usize) -> (Vec<Part>, RolloutRunStatus) {
-    let (policy, spec) = (policy(), spec());
+    let (policy, mut spec) = (policy(), spec());
     let slo = Slo { name: "errors".into(), objective: 0.01, relative: 1.5, absolute: 0.001 };
     let mut fold = Fold::new(&[slo.into()], policy.alpha, policy.steps.len());
     let at = |second: i64, part: i64| (BEGAN + second) * 1_000_000_000 + part * 250_000_007;
@@ -95,6 +100,9 @@ fn played(end_of_segment: usize) -> (Vec<Part>, RolloutRunStatus) {
         let tick = tick(second, &status);
         fold.fold(&tick);
         recorder.tick(at(second, 0), &fold, &tick);
+        spec.paused = (10..15).contains(&second);
+        spec.abort = second >= 58;
+        spec.approved = u32::from(second >= 58);
         for part in 0..3 {
             let snapshot = snapshot(&status, &fold);
             let now = Timestamp::from_nanosecond(i128::from(at(second, part))).expect("in range");
@@ -103,6 +111,7 @@ fn played(end_of_segment: usize) -> (Vec<Part>, RolloutRunStatus) {
                 at: at(second, part),
                 ending: false,
                 ticks: recorder.ticks(),
+                spec: &spec,
                 before: &status,
                 snapshot: &snapshot,
             };
@@ -126,7 +135,7 @@ fn played(end_of_segment: usize) -> (Vec<Part>, RolloutRunStatus) {
 
 fn replayed(parts: &[Part]) -> Vec<Replay> {
     let read = |part: &Part| Segment::read(&part.bytes).expect("a segment");
-    parts.iter().map(|part| replay(&policy(), &spec(), read(part)).expect("a story")).collect()
+    parts.iter().map(|part| replay(&policy(), &spec_at_the_end(), read(part)).expect("a story")).collect()
 }
 
 #[test]
@@ -183,7 +192,7 @@ fn what_is_no_record_is_refused_in_words() {
     let (parts, _) = played(usize::MAX);
     let cut = Segment::read(&parts[0].bytes[..parts[0].bytes.len() / 2]).expect("a segment");
     assert!(cut.entries.len() > 10);
-    assert!(replay(&policy(), &spec(), cut).expect("a story").first_difference().is_none());
+    assert!(replay(&policy(), &spec_at_the_end(), cut).expect("a story").first_difference().is_none());
     assert!(refused(b"\xff\xff\xff").contains("deflated segment"), "{}", refused(b"\xff\xff\xff"));
     let deflated = |text: &[u8]| {
         use std::io::Write;
@@ -235,7 +244,7 @@ fn tried(change: impl FnOnce(&mut crate::api::RolloutSpec), segment_bytes: usize
     let segments = parts.iter().map(|part| Segment::read(&part.bytes).expect("a segment")).collect();
     let mut other = policy().spec;
     change(&mut other);
-    backtest(&spec(), &policy(), &other, segments)
+    backtest(&spec_at_the_end(), &policy(), &other, segments)
 }
 
 #[test]

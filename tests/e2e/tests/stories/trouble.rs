@@ -147,6 +147,7 @@ fn another_manager_is_repaired_once_and_not_fought() {
         reset(&shop, kind);
     }
     let began = now();
+    let mut resets = Vec::new();
     shop.release(&["VERSION=canary"]).expect("release");
     let run = weighted(&shop, 20);
     let pinned = run["spec"]["from"]["hash"].clone();
@@ -154,6 +155,7 @@ fn another_manager_is_repaired_once_and_not_fought() {
     // forced, as Flux: put back, and the run goes on
     for kind in ["httproute", "service"] {
         let (repaired, at) = (events(&shop, "Repaired").len(), now());
+        resets.extend((kind == "httproute").then_some(at));
         reset(&shop, kind);
         let back = eventually("weight and pin again, and the event", MINUTE, || {
             let all =
@@ -177,6 +179,7 @@ fn another_manager_is_repaired_once_and_not_fought() {
 
     // again and again: not fought, and the safe place is theirs
     let held = eventually("a run that waits for RouteContested", MINUTE, || {
+        resets.push(now());
         reset(&shop, "httproute");
         std::thread::sleep(Duration::from_secs(1));
         Ok(shop.run()?.filter(|run| run["status"]["waiting"]["reason"] == "RouteContested"))
@@ -202,11 +205,26 @@ fn another_manager_is_repaired_once_and_not_fought() {
             "{said}"
         );
     }
-    assert_eq!(figures(&mut load, began, "canary").failed, 0);
+    let seen = figures(&mut load, began, "canary");
+    assert_eq!(seen.failed, seen.lost, "no version answered anything wrong");
+    // Who takes a backend out of a route at full weight, not by way of 0, may lose a request that is on its way to it.
+    let lost: Vec<f64> =
+        load.read().expect("records").iter().filter(|one| one.t >= began && one.failed()).map(|one| one.t).collect();
+    let theirs = |lost: &f64| resets.iter().any(|reset| (*reset..*reset + 1.0).contains(lost));
+    assert!(lost.iter().all(theirs) && lost.len() <= 2, "lost at {lost:?}, the route was reset at {resets:?}");
 
     shop.serin(&["abort", "auth"]).expect("abort");
-    shop.run_in("RolledBack", None, MINUTE).expect("RolledBack");
+    let run = shop.run_in("RolledBack", None, MINUTE).expect("RolledBack");
     assert_tidy(&shop);
+    // what a person said is in the record when it was said
+    let name = run["metadata"]["name"].as_str().unwrap_or_default();
+    let told = eventually("the end in the record", MINUTE, || {
+        Ok(shop.serin(&["why", name]).ok().filter(|told| told.contains("the run is RolledBack")))
+    });
+    let told = told.expect("why");
+    assert_eq!(told.matches("Aborted: a person aborted the run").count(), 1, "{told}");
+    let again = shop.serin(&["replay", name]).expect("replay");
+    assert!(again.contains("the same to the byte"), "{again}");
 }
 
 #[test]
