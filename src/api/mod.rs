@@ -5,6 +5,7 @@
 //! Everything the API server can check is checked there (CEL rules in the generated CRDs); [`validate`] says the rest.
 
 mod gates;
+mod http;
 pub mod names;
 mod prometheus;
 mod record;
@@ -16,6 +17,7 @@ mod values;
 mod window;
 
 pub use gates::{GatePoint, GateSpec, HttpGate, JobGate, JobTemplate, Window};
+pub use http::HttpSource;
 pub use prometheus::{BasicAuth, PrometheusSource, SecretKey, Trust};
 pub use record::{RolloutRecord, RolloutRecordSpec};
 pub use rollout::{

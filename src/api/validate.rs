@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{
     gates::{GatePoint, GateSpec, HttpGate, JobGate},
+    http::{HttpSource, is_by_version},
     prometheus::PrometheusSource,
     rollout::{Otherwise, RolloutSpec, Scrape, SloSpec, Strata, Telemetry},
     steps::{BlueGreen, Mirror, Pods, RequestMatch, StepSpec},
@@ -36,6 +37,8 @@ pub enum Source {
     Pods(Scrape),
     /// Prometheus.
     Prometheus(Box<PrometheusSource>),
+    /// JSON over HTTP.
+    Http(Box<HttpSource>),
 }
 
 impl Source {
@@ -44,6 +47,7 @@ impl Source {
         match self {
             Self::Pods(scrape) => scrape.interval,
             Self::Prometheus(prometheus) => prometheus.interval,
+            Self::Http(http) => http.interval,
         }
     }
 }
@@ -189,12 +193,35 @@ pub fn validate(spec: &RolloutSpec) -> Result<Policy, Invalid> {
 }
 
 fn source(telemetry: &Telemetry) -> Result<Source, Invalid> {
-    match (&telemetry.scrape, &telemetry.prometheus) {
-        (Some(scrape), None) => Ok(Source::Pods(scrape.clone())),
-        (None, Some(prometheus)) => prometheus_source(prometheus),
-        (None, None) => Err(invalid("telemetry", "exactly one of scrape and prometheus", "none")),
-        (Some(_), Some(_)) => Err(invalid("telemetry", "exactly one of scrape and prometheus", "both")),
+    match (&telemetry.scrape, &telemetry.prometheus, &telemetry.http) {
+        (Some(scrape), None, None) => Ok(Source::Pods(scrape.clone())),
+        (None, Some(prometheus), None) => prometheus_source(prometheus),
+        (None, None, Some(http)) => http_source(http),
+        (None, None, None) => Err(invalid("telemetry", "exactly one of scrape, prometheus and http", "none")),
+        _ => Err(invalid("telemetry", "exactly one of scrape, prometheus and http", "more than one")),
     }
+}
+
+fn http_source(http: &HttpSource) -> Result<Source, Invalid> {
+    let field = |name: &str| format!("telemetry.http.{name}");
+    let url = &http.url;
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    if rest.is_empty() || rest.starts_with(['/', '?']) || rest.contains(['@', '#']) {
+        return Err(invalid(field("url"), "http:// or https:// and a host, without user and fragment", url));
+    }
+    if !(1000..=60_000).contains(&http.interval.0) {
+        return Err(invalid(field("interval"), "between 1s and 1m", http.interval));
+    }
+    let places = [("requests", Some(&http.requests)), ("errors", http.errors.as_ref()), ("slow", http.slow.as_ref())];
+    for (name, place) in places {
+        if let Some(place) = place.filter(|place| !is_by_version(place)) {
+            return Err(invalid(field(name), "a JSON pointer with {arm} or {hash} in it", place));
+        }
+    }
+    if let Some(place) = http.time.as_ref().filter(|place| !place.starts_with('/')) {
+        return Err(invalid(field("time"), "a JSON pointer, such as /time", place));
+    }
+    Ok(Source::Http(Box::new(http.clone())))
 }
 
 fn prometheus_source(prometheus: &PrometheusSource) -> Result<Source, Invalid> {
@@ -280,14 +307,18 @@ fn one_slo(spec: &RolloutSpec, slo: &SloSpec) -> Result<ValidSlo, Invalid> {
         }
         _ => return Err(invalid(field("errors"), "exactly one of errors and latency", "both or none")),
     };
+    if let Some(http) = &spec.telemetry.http {
+        from_http(spec, slo, http, &field)?;
+    }
+    let by_metrics = spec.telemetry.http.is_none();
     match kind {
-        SloKind::Errors if spec.telemetry.requests.is_none() => {
+        SloKind::Errors if by_metrics && spec.telemetry.requests.is_none() => {
             return Err(invalid("telemetry.requests", "the counter of requests, for the SLO on errors", "nothing"));
         }
         SloKind::Latency { threshold } if threshold.0 == 0 => {
             return Err(invalid(field("latency.threshold"), "longer than 0", threshold));
         }
-        SloKind::Latency { .. } if spec.telemetry.latency.is_none() => {
+        SloKind::Latency { .. } if by_metrics && spec.telemetry.latency.is_none() => {
             return Err(invalid("telemetry.latency", "the histogram of durations, for the SLO on latency", "nothing"));
         }
         _ => {}
@@ -313,6 +344,37 @@ fn one_slo(spec: &RolloutSpec, slo: &SloSpec) -> Result<ValidSlo, Invalid> {
         absolute: tolerance.absolute.ratio(),
         by: slo.by.clone(),
     })
+}
+
+/// Its numbers are among those that are asked for.
+fn from_http(
+    spec: &RolloutSpec,
+    slo: &SloSpec,
+    http: &HttpSource,
+    field: &impl Fn(&str) -> String,
+) -> Result<(), Invalid> {
+    if slo.by.is_some() {
+        return Err(invalid(field("by"), "nothing: with telemetry.http no numbers are read by label", "by"));
+    }
+    if slo.errors.is_some() && http.errors.is_none() {
+        return Err(invalid(
+            "telemetry.http.errors",
+            "where failed requests are counted, for the SLO on errors",
+            "nothing",
+        ));
+    }
+    if slo.latency.is_some() && http.slow.is_none() {
+        return Err(invalid(
+            "telemetry.http.slow",
+            "where slow requests are counted, for the SLO on latency",
+            "nothing",
+        ));
+    }
+    let on_latency = spec.slos.iter().filter(|slo| slo.latency.is_some()).count();
+    match on_latency {
+        0 | 1 => Ok(()),
+        more => Err(invalid("slos", "with telemetry.http one SLO on latency at most", more)),
+    }
 }
 
 fn strata(spec: &RolloutSpec, by: &Strata, field: impl Fn(&str) -> String) -> Result<(), Invalid> {
@@ -437,6 +499,18 @@ mod tests {
         serde_json::from_value(value).expect("a spec")
     }
 
+    fn from_http(value: &mut Value, field: &str, with: Value) {
+        let mut http = json!({"url": "http://counts.shop.svc/v1?a=b", "requests": "/{arm}/r", "errors": "/{arm}/e", "slow": "/{hash}"});
+        http[field] = with;
+        value["telemetry"] = json!({"http": http});
+    }
+
+    #[test]
+    fn json_over_http_needs_no_metrics_names() {
+        let policy = validate(&spec(|value| from_http(value, "time", json!("/time")))).expect("valid");
+        assert_eq!(policy.source.interval(), Millis::seconds(5));
+    }
+
     fn from_prometheus(value: &mut Value, field: &str, with: Value) {
         value["telemetry"].as_object_mut().expect("object").remove("scrape");
         value["telemetry"]["prometheus"] = json!({"address": "http://prometheus.shop.svc:9090"});
@@ -466,11 +540,11 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named_with_what_it_should_be() {
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 22] = [
-            ("spec.telemetry: expected exactly one of scrape and prometheus, found none", |v| {
+        let cases: [(&str, Change); 26] = [
+            ("spec.telemetry: expected exactly one of scrape, prometheus and http, found none", |v| {
                 v["telemetry"].as_object_mut().expect("object").remove("scrape");
             }),
-            ("spec.telemetry: expected exactly one of scrape and prometheus, found both", |v| {
+            ("spec.telemetry: expected exactly one of scrape, prometheus and http, found more than one", |v| {
                 v["telemetry"]["prometheus"] = json!({"address": "http://prometheus"});
             }),
             ("prometheus.address: expected http:// or https://", |v| from_prometheus(v, "address", json!("ftp://a"))),
@@ -510,6 +584,15 @@ mod tests {
             }),
             ("slos[errors].by.values: expected values that differ and are not empty, found \"a\"", |v| {
                 v["slos"][0]["by"] = json!({"label": "route", "values": ["a", "b", "a"]});
+            }),
+            ("telemetry.http.requests: expected a JSON pointer with {arm} or {hash}", |v| {
+                from_http(v, "requests", json!("/requests"));
+            }),
+            ("telemetry.http.url: expected http:// or https://", |v| from_http(v, "url", json!("http://a@b/"))),
+            ("telemetry.http.slow: expected where slow requests", |v| from_http(v, "slow", Value::Null)),
+            ("slos[errors].by: expected nothing", |v| {
+                from_http(v, "interval", json!("5s"));
+                v["slos"][0]["by"] = json!({"label": "route", "values": ["a"]});
             }),
             ("counter of requests", |v| {
                 v["telemetry"].as_object_mut().expect("object").remove("requests");

@@ -160,7 +160,7 @@ struct ControllerArgs {
     /// File of CA certificates (PEM) to trust HTTPS gates by, besides those of the system.
     #[arg(long, env = "SERIN_GATE_CA")]
     gate_ca: Option<std::path::PathBuf>,
-    /// Hosts that Rollouts may name as the address of Prometheus, comma separated, as for gates; Services of the Rollout's
+    /// Hosts that Rollouts may name as the address of Prometheus or of JSON, comma separated, as for gates; Services of the Rollout's
     /// own namespace may be named without.
     #[arg(long, env = "SERIN_TELEMETRY_HOSTS", value_delimiter = ',')]
     telemetry_hosts: Vec<String>,

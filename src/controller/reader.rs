@@ -17,9 +17,11 @@ use serde_json::Value;
 
 use super::{caches::Namespace, hosts::AllowedHosts};
 use crate::{
-    api::{BasicAuth, Policy, PrometheusSource, RolloutRun, Scrape, SecretKey, Source},
+    api::{BasicAuth, HttpSource, Policy, PrometheusSource, RolloutRun, Scrape, SecretKey, SloKind, Source},
     telemetry::{
-        Arm, Look, MAX_PODS_PER_ARM, Memory, PodCounts, PodScrape, Query, Round, Scraper, Target, pick,
+        Arm, Look, MAX_PODS_PER_ARM, Memory, PodCounts, PodScrape, Query, Round, Scraper, Target,
+        http::{Course, HttpCounts, Places, Reading},
+        pick,
         prometheus::{Clock, Credentials, Freshness, Labels, Listed, PrometheusClient, Rules},
         shared_gaps,
     },
@@ -47,7 +49,7 @@ pub(super) struct Sources {
     pub client: Client,
     pub scraper: Scraper,
     pub memory: Memory,
-    /// Hosts that Rollouts may name as the address of Prometheus, besides Services of their own namespace.
+    /// Hosts that Rollouts may name as a source of counts, besides Services of their own namespace.
     pub hosts: AllowedHosts,
     /// Secrets may be read.
     pub secrets: bool,
@@ -57,6 +59,7 @@ pub(super) struct Sources {
 pub(super) enum Reader {
     Pods { scraper: Scraper, port: u16, scrape: Scrape },
     Prometheus(Box<FromPrometheus>),
+    Http(Box<FromHttp>),
 }
 
 impl Sources {
@@ -86,7 +89,11 @@ impl Sources {
                         allowed: self.secrets,
                         read: None,
                     },
-                    services: Services { name, namespace: Arc::clone(namespace) },
+                    services: Services {
+                        name,
+                        namespace: Arc::clone(namespace),
+                        field: "telemetry.prometheus.address",
+                    },
                     hosts: self.hosts.clone(),
                     memory: self.memory.clone(),
                     asker: None,
@@ -94,6 +101,26 @@ impl Sources {
                     source: (**source).clone(),
                 }))
             }
+            Source::Http(source) => Reader::Http(Box::new(FromHttp {
+                places: Places {
+                    requests: source.requests.clone(),
+                    errors: source.errors.clone(),
+                    slow: source.slow.clone(),
+                    time: source.time.clone(),
+                },
+                hashes: [run.spec.from.hash.clone(), run.spec.to.hash.clone()],
+                latency: policy.slos.iter().any(|slo| matches!(slo.kind, SloKind::Latency { .. })),
+                services: Services {
+                    name: run.namespace().unwrap_or_default(),
+                    namespace: Arc::clone(namespace),
+                    field: "telemetry.http.url",
+                },
+                hosts: self.hosts.clone(),
+                memory: self.memory.clone(),
+                asker: None,
+                course: Course::default(),
+                source: (**source).clone(),
+            })),
         })
     }
 }
@@ -105,6 +132,7 @@ impl Reader {
         let members = pick(members, MAX_PODS_PER_ARM, |member| (member.arm, member.uid.as_str()));
         let look = match self {
             Self::Pods { scraper, port, scrape } => Look::Round(scraped(scraper, *port, scrape, &members, query).await),
+            Self::Http(reader) => reader.look(&members).await.unwrap_or_else(Look::Blind),
             Self::Prometheus(reader) => match reader.look(&members, query, is_shared).await {
                 Ok(look) => look,
                 Err(why) => Look::Blind(why),
@@ -220,6 +248,46 @@ impl FromPrometheus {
     }
 }
 
+/// Asks for JSON.
+pub(super) struct FromHttp {
+    source: HttpSource,
+    places: Places,
+    /// Stable's and the canary's.
+    hashes: [String; 2],
+    /// There is an SLO on latency.
+    latency: bool,
+    hosts: AllowedHosts,
+    services: Services,
+    memory: Memory,
+    asker: Option<HttpCounts>,
+    course: Course,
+}
+
+impl FromHttp {
+    async fn look(&mut self, members: &[Member]) -> Result<Look, String> {
+        let said = |what: String| format!("telemetry.http.url {}: {what}", self.source.url);
+        let url = Url::parse(&self.source.url).map_err(|error| said(error.to_string()))?;
+        let way = way_to(&url, &self.hosts, &self.services)?;
+        if self.asker.is_none() {
+            let trust = tls::trusting(None).map_err(|error| said(error.to_string()))?;
+            let resolver = Resolver { way, services: self.services.clone() };
+            let made = HttpCounts::new(url, trust, resolver, self.memory.clone());
+            self.asker = Some(made.map_err(|error| said(error.to_string()))?);
+        }
+        let Some(asker) = &self.asker else { return Ok(Look::Nothing) };
+        let [stable, canary] = &self.hashes;
+        let answer = asker.ask(&self.places, [stable, canary]).await.map_err(|error| said(error.to_string()))?;
+        let has = |arm: Arm| members.iter().any(|member| member.arm == arm);
+        Ok(self.course.sift(&Reading {
+            now: seconds(Timestamp::now()),
+            interval: self.source.interval.as_secs_f64(),
+            answer,
+            has_pods: [has(Arm::Stable), has(Arm::Canary)],
+            latency: self.latency,
+        }))
+    }
+}
+
 /// Since 1970.
 pub(super) fn seconds(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0
@@ -240,6 +308,8 @@ struct Services {
     /// The namespace's name.
     name: String,
     namespace: Arc<Namespace>,
+    /// The field of the policy that names one, for messages.
+    field: &'static str,
 }
 
 /// May this address be asked, and how? Else Rollouts would make a proxy of Serin, into what their authors can't reach.
@@ -250,9 +320,9 @@ fn way_to(url: &Url, hosts: &AllowedHosts, services: &Services) -> Result<Way, S
     }
     let Some(service) = service_of(host, &services.name) else {
         return Err(format!(
-            "telemetry.prometheus.address: host {host} is neither a Service of this namespace (NAME.{}.svc) nor among those \
+            "{}: host {host} is neither a Service of this namespace (NAME.{}.svc) nor among those \
              that the operator's configuration allows (telemetry.hosts of the chart)",
-            services.name
+            services.field, services.name
         ));
     };
     services.address(service)?;
@@ -270,7 +340,7 @@ impl Services {
     /// Its cluster IP. Only pods of the namespace stand behind a Service with a selector; without one, or by an external
     /// name, anything could.
     fn address(&self, name: &str) -> Result<IpAddr, String> {
-        let field = "telemetry.prometheus.address";
+        let field = self.field;
         let Some(service) = self.namespace.service(name) else {
             return Err(format!("{field}: expected Service {name} in namespace {}, found none", self.name));
         };

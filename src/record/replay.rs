@@ -44,6 +44,10 @@ impl Replay {
     }
 }
 
+/// What the snapshots of a segment's looks may come to, written out one by one: a hundred times what the longest segments
+/// of real runs do. One large look before many small ones that say "the same" would fill any memory.
+const MAX_BYTES: usize = 1 << 30;
+
 /// A record that tells no story.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
@@ -55,6 +59,8 @@ pub enum ReplayError {
     Snapshot { look: usize, source: serde_json::Error },
     #[error("look {look}: expected a time in nanoseconds since 1970, found {at}")]
     Time { look: usize, at: i64 },
+    #[error("look {look}: expected looks of at most {MAX_BYTES} bytes together, found more")]
+    TooMuch { look: usize },
 }
 
 /// Makes the decisions of one segment again.
@@ -64,7 +70,15 @@ pub enum ReplayError {
 pub fn replay(policy: &Policy, spec: &RolloutRunSpec, segment: Segment) -> Result<Replay, ReplayError> {
     let (begin, ticks, looks) = sorted(segment)?;
     let mut fold = begin.fold;
-    let mut replaying = Replaying { policy, spec: spec.clone(), last: None, seen: Map::new(), made: Vec::new() };
+    let mut replaying = Replaying {
+        policy,
+        spec: spec.clone(),
+        last: None,
+        seen: Map::new(),
+        look_bytes: 0,
+        bytes: 0,
+        made: Vec::new(),
+    };
     let mut looks = looks.into_iter().enumerate().peekable();
     for folded in 0..=ticks.len() {
         while let Some((index, look)) = looks.next_if(|(_, look)| look.ticks <= folded as u64) {
@@ -98,6 +112,9 @@ struct Replaying<'a> {
     /// The last look's status before and after it.
     last: Option<(RolloutRunStatus, RolloutRunStatus)>,
     seen: Map<String, Value>,
+    /// Of what is kept for a look, written out; of all looks so far.
+    look_bytes: usize,
+    bytes: usize,
     made: Vec<Made>,
 }
 
@@ -105,6 +122,7 @@ impl Replaying<'_> {
     fn look(&mut self, number: usize, look: Look, fold: &Fold) -> Result<(), ReplayError> {
         let at = Timestamp::from_nanosecond(i128::from(look.at));
         let at = at.map_err(|_| ReplayError::Time { look: number, at: look.at })?;
+        let is_new = !look.seen.is_empty() || !matches!(look.before, Before::Same);
         let before = match (look.before, self.last.take()) {
             (Before::Other(status), _) => *status,
             (Before::Same, Some((before, _))) => before,
@@ -115,6 +133,13 @@ impl Replaying<'_> {
             said.put_into(&mut self.spec);
         }
         self.seen.extend(look.seen);
+        if is_new {
+            self.look_bytes = length(&self.seen) + length(&before);
+        }
+        self.bytes = self.bytes.saturating_add(self.look_bytes);
+        if self.bytes > MAX_BYTES {
+            return Err(ReplayError::TooMuch { look: number });
+        }
         let snapshot = serde_json::from_value(Value::Object(self.seen.clone()));
         let mut snapshot: Snapshot = snapshot.map_err(|source| ReplayError::Snapshot { look: number, source })?;
         let counted = seen(fold);
@@ -125,4 +150,9 @@ impl Replaying<'_> {
         self.made.push(Made { at, snapshot, before, decision, same });
         Ok(())
     }
+}
+
+/// Bytes as JSON.
+fn length(value: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |text| text.len())
 }

@@ -285,3 +285,17 @@ fn what_nobody_counted_is_named_with_what_there_is() {
     let error = tried(latency, usize::MAX).expect_err("no latency in the record").to_string();
     assert!(error.contains("telemetry.latency"), "{error}");
 }
+
+#[test]
+fn a_large_look_that_is_said_again_and_again_is_refused_before_it_fills_the_memory() {
+    let (parts, _) = played(usize::MAX);
+    let mut segment = Segment::read(&parts[0].bytes).expect("a segment");
+    let at = segment.entries.iter().position(|entry| matches!(entry, Entry::Look(_))).expect("a look");
+    let Entry::Look(first) = &mut segment.entries[at] else { panic!("a look") };
+    first.seen.insert("run".into(), Value::String("x".repeat(8 << 20)));
+    let same = Look { before: Before::Same, seen: Map::new(), said: None, ..(**first).clone() };
+    segment.entries.truncate(at + 1);
+    segment.entries.extend((0..10_000).map(|_| Entry::Look(Box::new(same.clone()))));
+    let error = replay(&policy(), &spec(), segment).expect_err("too much").to_string();
+    assert!(error.starts_with("look 1") && error.contains("bytes together"), "{error}");
+}

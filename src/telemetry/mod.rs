@@ -1,8 +1,8 @@
-//! Where counts come from: the pods' own `/metrics`, read straight from them, or Prometheus.
+//! Where counts come from: the pods' own `/metrics`, read straight from them, Prometheus, or JSON over HTTP.
 //!
 //! `scrape` fetches (IO), `exposition` reads the text, `query` picks the counts that a policy asks for, `deltas` turns
 //! the counters of many pods into what each arm did since the last tick. `prometheus` does what `scrape` does, by another
-//! way. All but `scrape`, `body` and `prometheus::client` are pure: no IO, no clock.
+//! way, and so does `http`. All but `scrape`, `body`, `prometheus::client` and the client in `http` are pure: no IO, no clock.
 //!
 //! ```text
 //! scrape -> exposition -> query -> PodCounts -> deltas -> TickCounts -> evidence::Tick
@@ -11,8 +11,9 @@
 mod body;
 pub mod deltas;
 pub mod exposition;
+pub mod http;
 pub mod prometheus;
-pub mod query;
+mod query;
 mod round;
 pub mod scrape;
 

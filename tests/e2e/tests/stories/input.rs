@@ -104,11 +104,11 @@ const REFUSED: &[(Changes, &[&str])] = &[
     ),
     (
         &[("    scrape: {port: http, path: /metrics, interval: 1s}\n", "")],
-        &["spec.telemetry", "counts come from the pods or from Prometheus: give exactly one of scrape and prometheus"],
+        &["spec.telemetry", "counts come from one place: give exactly one of scrape, prometheus and http"],
     ),
     (
         &[("interval: 1s}", "interval: 1s}\n    prometheus: {address: \"http://prometheus.shop.svc\"}")],
-        &["spec.telemetry", "counts come from the pods or from Prometheus: give exactly one of scrape and prometheus"],
+        &["spec.telemetry", "counts come from one place: give exactly one of scrape, prometheus and http"],
     ),
     (
         &[("scrape: {port: http, path: /metrics, interval: 1s}", "prometheus: {address: prometheus}")],

@@ -8,6 +8,7 @@ mod ends;
 mod evidence;
 mod gates;
 mod input;
+mod json;
 mod life;
 mod people;
 mod prometheus;

@@ -39,7 +39,7 @@ fn open(name: &str, steps: &Value, source: &Value) -> (Shop, Load) {
 }
 
 /// The chart's telemetry values for as long as it lives.
-struct Telemetry;
+pub(crate) struct Telemetry;
 
 impl Telemetry {
     fn set(values: &str) -> Result<(), String> {
@@ -47,7 +47,7 @@ impl Telemetry {
         let args = ["upgrade", "serin", &chart, "-n", SERIN, "--reuse-values", "--set", values, "--wait"];
         helm(&[&args[..], &["--timeout", "90s"]].concat()).map(drop)
     }
-    fn with(values: &str) -> Self {
+    pub(crate) fn with(values: &str) -> Self {
         serin();
         Self::set(values).expect("helm upgrade");
         Self
