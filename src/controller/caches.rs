@@ -104,6 +104,12 @@ impl Caches {
         Arc::clone(started)
     }
 
+    /// These are the namespace's caches, not some that were left meanwhile: those trigger nothing any more.
+    pub fn are_of(&self, name: &str, these: &Arc<Namespace>) -> bool {
+        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        namespaces.get(name).is_some_and(|namespace| Arc::ptr_eq(namespace, these))
+    }
+
     /// Ends the watches of a namespace whose last Rollout is gone.
     pub fn leave(&self, name: &str) {
         let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,9 +132,12 @@ impl Namespace {
                 }
             }
         };
-        // A Rollout that goes leaves its Deployment to another that waits for it.
-        let others = trigger();
+        // A Rollout that goes leaves its Deployment to another that waits for it, and is to be forgotten itself.
+        let (others, itself) = (trigger(), triggers.clone());
         tasks.push(follow(client, name, writer, move |event| {
+            if let watcher::Event::Delete(gone) = event {
+                let _ = itself.send(ObjectRef::from_obj(gone));
+            }
             if matches!(event, watcher::Event::Delete(_) | watcher::Event::InitDone) {
                 others();
             }

@@ -37,7 +37,7 @@ use crate::{
 const TICK: Duration = Duration::from_millis(500);
 /// The caches are about to show what we wrote.
 const CATCH_UP: Duration = Duration::from_millis(15);
-/// Something changed between our look and our write.
+/// Something changed between our look and our write, or has not come yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Counts and evidence are written this often.
 const FIGURES: Duration = Duration::from_secs(2);
@@ -130,8 +130,11 @@ impl Shell {
             return Ok(Next::requeue(CATCH_UP));
         }
         let Some(world) = namespace.world(&name) else {
-            self.forget(rollout);
-            return Ok(Next::await_change());
+            // Gone, or new and not shown by this cache yet: two watches have seen different things. The controller looks
+            // again as long as its own one shows it.
+            let slos: Vec<String> = rollout.spec.slos.iter().map(|slo| slo.name.clone()).collect();
+            self.metrics.forget(&namespace_name, &name, &slos);
+            return Ok(Next::requeue(LOOK_AGAIN));
         };
         let look = Look { shell: self, namespace: &namespace, world: &world, now: Timestamp::now() };
         let status = match world.active() {
@@ -142,18 +145,15 @@ impl Shell {
             look.apply(&[action], Some(run)).await?;
         }
         look.govern(status.as_ref()).await?;
-        Ok(if status.is_some() { Next::requeue(TICK) } else { Next::await_change() })
+        Ok(match status {
+            Some(_) => Next::requeue(TICK),
+            None if self.caches.are_of(&namespace_name, &namespace) => Next::await_change(),
+            None => Next::requeue(CATCH_UP),
+        })
     }
 
     fn sensors(&self) -> MutexGuard<'_, HashMap<String, Watched>> {
         self.sensors.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn forget(&self, rollout: &Rollout) {
-        let namespace = rollout.namespace().unwrap_or_default();
-        let slos: Vec<String> = rollout.spec.slos.iter().map(|slo| slo.name.clone()).collect();
-        self.metrics.forget(&namespace, &rollout.name_any(), &slos);
-        self.caches.leave(&namespace);
     }
 
     /// Tells people, without waiting for it.

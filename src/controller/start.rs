@@ -7,7 +7,7 @@ use kube::{
     Api, Client, Config,
     runtime::{
         Controller,
-        controller::Config as ControllerConfig,
+        controller::{Config as ControllerConfig, Error as Looked},
         events::{Recorder, Reporter},
         watcher,
     },
@@ -195,8 +195,13 @@ async fn govern_all(
         Controller::new(api, watcher::Config::default())
             .with_config(ControllerConfig::default().concurrency(16))
             .reconcile_on(triggers)
-            .run(reconcile, failed, shell)
-            .for_each(|_| async {})
+            .run(reconcile, failed, Arc::clone(&shell))
+            .for_each(move |looked| {
+                if let Err(Looked::ObjectNotFound(gone)) = looked {
+                    shell.caches.leave(gone.namespace.as_deref().unwrap_or_default());
+                }
+                std::future::ready(())
+            })
     });
     futures::future::join_all(controllers).await;
     Ok(())
