@@ -92,8 +92,7 @@ fn tell_progress(done: usize, all: usize) {
 /// The policy with its name, and the runs that it is tried on, oldest first.
 async fn gathered(args: &BacktestArgs) -> Result<(String, RolloutSpec, Vec<Export>), String> {
     let mut exports = args.file.iter().map(|file| of_file(file)).collect::<Result<Vec<_>, _>>()?;
-    let is_file = args.policy.contains(['/', '.']) || Path::new(&args.policy).exists();
-    let by_file = if is_file { Some(files::rollout(Path::new(&args.policy))?.0) } else { None };
+    let by_file = if files::is_file(&args.policy) { Some(files::rollout(Path::new(&args.policy))?.0) } else { None };
     if let (Some(rollout), false) = (&by_file, args.file.is_empty() || !args.run.is_empty()) {
         return Ok((rollout.name_any(), rollout.spec.clone(), exports));
     }

@@ -24,6 +24,11 @@ pub(super) fn rollouts(file: &Path) -> Result<Vec<(Rollout, Policy)>, String> {
     Ok(found)
 }
 
+/// It names a file, not a Rollout of the cluster.
+pub(super) fn is_file(target: &str) -> bool {
+    target.contains(['/', '.']) || Path::new(target).exists()
+}
+
 /// The only Rollout of a file.
 pub(super) fn rollout(file: &Path) -> Result<(Rollout, Policy), String> {
     let mut found = rollouts(file)?;

@@ -30,7 +30,7 @@ pub(super) struct PlanArgs {
 }
 
 pub(super) fn plan(args: &PlanArgs) -> Result<(), String> {
-    let (rollout, policy, observed) = match is_file(&args.target) && args.namespace.is_none() {
+    let (rollout, policy, observed) = match files::is_file(&args.target) && args.namespace.is_none() {
         true => files::rollout(Path::new(&args.target)).map(|(rollout, policy)| (rollout, policy, None))?,
         false => super::on_runtime(live(&args.target, args.namespace.clone()))?,
     };
@@ -47,10 +47,6 @@ pub(super) fn plan(args: &PlanArgs) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn is_file(target: &str) -> bool {
-    target.contains(['/', '.']) || Path::new(target).exists()
 }
 
 /// The Rollout as the cluster has it, and what its last run that was counted tells of the service.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::look;
 use crate::{
     api::{Policy, RolloutRunStatus, SloKind, Strata},
-    evidence::{Count, Fold, PodTick, Slo, TailBounds, Tick, Watch},
+    evidence::{Count, Fold, PodTick, TailBounds, Tick, Watch},
+    forecast,
     telemetry::{
         Arm, ArmCounts, DeltaSettings, Deltas, Histogram, LatencyCount, PodDelta, Query, Round, StratumCount,
         TickCounts,
@@ -169,14 +170,8 @@ fn bounds(kind: SloKind, histogram: &Histogram) -> Option<TailBounds> {
 
 /// A policy's SLOs as the evidence needs them, with the bounds and strata that each is looked at through, where there are any.
 pub fn watches(policy: &Policy, bounds: &[Option<TailBounds>]) -> Vec<Watch> {
-    let slo = |slo: &crate::api::ValidSlo| Slo {
-        name: slo.name.clone(),
-        objective: slo.bad_allowed,
-        relative: slo.relative,
-        absolute: slo.absolute,
-    };
     let watch = |(at, valid): (usize, &crate::api::ValidSlo)| {
-        let own = Watch::from(slo(valid));
+        let own = Watch::from(forecast::slo(valid));
         let watch = match bounds.get(at) {
             Some(Some(bounds)) => own.through_bounds(bounds),
             _ => own,

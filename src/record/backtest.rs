@@ -19,7 +19,8 @@ use crate::{
     },
     controller::seen,
     engine::{self, Decision},
-    evidence::{Fold, PodTick, Slo, Tick, Watch},
+    evidence::{Fold, PodTick, Tick, Watch},
+    forecast,
 };
 
 /// A run, seen by another policy.
@@ -111,10 +112,9 @@ pub fn backtest(
         advance: other.advance,
         ..recorded.spec.clone()
     })?;
-    let spec = RolloutRunSpec { policy: policy.spec.clone(), ..spec.clone() };
     let mut trial = Trial {
+        spec: RolloutRunSpec { policy: policy.spec.clone(), ..spec.clone() },
         policy,
-        spec,
         fold: None,
         columns: Vec::new(),
         began: None,
@@ -123,7 +123,7 @@ pub fn backtest(
         canary_requests: 0,
     };
     for segment in segments {
-        let made = replay(recorded, &trial.spec, segment.clone())?.made;
+        let made = replay(recorded, spec, segment.clone())?.made;
         trial.segment(recorded, segment, &made)?;
     }
     let recorded = trial.end.ok_or(BacktestError::Empty)?;
@@ -309,10 +309,10 @@ fn not_counted(slo: &ValidSlo, counted: &[Counted<'_>]) -> BacktestError {
 
 fn watches(policy: &Policy, columns: &[Columns]) -> Vec<Watch> {
     let watch = |(slo, columns): (&ValidSlo, &Columns)| {
-        let own =
-            Slo { name: slo.name.clone(), objective: slo.bad_allowed, relative: slo.relative, absolute: slo.absolute };
         let names = |parts: &[(String, usize)]| parts.iter().map(|(name, _)| (name.clone(), 1.0)).collect::<Vec<_>>();
-        Watch::from(own).through_bounds_named(names(&columns.bounds)).through_strata(&names(&columns.strata))
+        Watch::from(forecast::slo(slo))
+            .through_bounds_named(names(&columns.bounds))
+            .through_strata(&names(&columns.strata))
     };
     policy.slos.iter().zip(columns).map(watch).collect()
 }
