@@ -132,15 +132,17 @@ impl Namespace {
                 }
             }
         };
-        // A Rollout that goes leaves its Deployment to another that waits for it, and is to be forgotten itself.
-        let (others, itself) = (trigger(), triggers.clone());
-        tasks.push(follow(client, name, writer, move |event| {
-            if let watcher::Event::Delete(gone) = event {
+        // A change is told by the controller's own watch, too, but a look reads this one, which may be the later. A
+        // Rollout that goes leaves its Deployment to another that waits for it, and is to be forgotten itself.
+        let (all, itself) = (trigger(), triggers.clone());
+        tasks.push(follow(client, name, writer, move |event| match event {
+            watcher::Event::Apply(changed) => drop(itself.send(ObjectRef::from_obj(changed))),
+            watcher::Event::Delete(gone) => {
                 let _ = itself.send(ObjectRef::from_obj(gone));
+                all();
             }
-            if matches!(event, watcher::Event::Delete(_) | watcher::Event::InitDone) {
-                others();
-            }
+            watcher::Event::InitDone => all(),
+            watcher::Event::Init | watcher::Event::InitApply(_) => {}
         }));
         macro_rules! cache {
             ($kind:ty) => {{

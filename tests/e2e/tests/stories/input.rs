@@ -329,6 +329,35 @@ fn what_does_not_fit_is_named_and_nothing_moves_until_it_is_mended() {
     assert_eq!(failed, 0, "traffic stays where it is");
 }
 
+/// Serin watches Rollouts twice, and either watch may tell of a change first; what the other one still has must not stand.
+#[test]
+fn every_change_of_a_rollout_is_taken_up_whichever_watch_tells_of_it_first() {
+    let _stage = super::beside();
+    serin();
+    let bare = Bare::open("changed");
+    let many = |limit: usize| -> String {
+        let one = |number: usize| {
+            let name = format!("metadata:\n  name: auth-{number}");
+            let limit = format!("historyLimit: {limit}\n  steps:");
+            example("rollout", &[("metadata:\n  name: auth", &name), ("steps:", &limit)])
+        };
+        (0..20).map(one).collect::<Vec<_>>().join("\n---\n")
+    };
+    for change in 1..=12 {
+        bare.apply(&many(change)).expect("20 Rollouts");
+        let seen = || {
+            let behind = list(bare.0, "rollouts.serin.dev")?.into_iter().filter(|rollout| {
+                rollout["status"]["observedGeneration"] != rollout["metadata"]["generation"]
+                    || rollout["status"]["conditions"][0]["observedGeneration"] != rollout["metadata"]["generation"]
+            });
+            let behind: Vec<_> = behind.map(|rollout| rollout["metadata"]["name"].clone()).collect();
+            if behind.is_empty() { Ok(Some(())) } else { Err(format!("not taken up: {behind:?}")) }
+        };
+        eventually(&format!("change {change} taken up"), Duration::from_secs(15), seen)
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
 #[test]
 fn a_metric_that_does_not_exist_holds_the_run_and_is_named() {
     let _stage = super::beside();
