@@ -71,8 +71,11 @@ pub fn move_run(
     if decision.status.phase.unwrap_or_default().is_terminal() {
         decision.status.ledger = None;
     }
-    let worth = if due { differs(&before, &decision.status) } else { differs(&gist(&before), &gist(&decision.status)) };
-    let status = worth.then(|| Write::status(Kind::RolloutRun, &run.metadata, json(&decision.status)));
+    let changed = match due {
+        true => changed(&before, &decision.status),
+        false => changed(&gist(&before), &gist(&decision.status)).map(|_| json(&decision.status)),
+    };
+    let status = changed.map(|status| Write::status(Kind::RolloutRun, &run.metadata, status));
     Moved { decision, status, snapshot, ending }
 }
 
@@ -164,8 +167,8 @@ pub fn look_after(world: &World, latch: Latch, run_status: Option<&RolloutRunSta
     };
     let governance = engine::govern(&governed, now);
     let before = world.rollout.status.clone().unwrap_or_default();
-    let status = differs(&before, &governance.status)
-        .then(|| Write::status(Kind::Rollout, &world.rollout.metadata, json(&governance.status)));
+    let status = changed(&before, &governance.status)
+        .map(|status| Write::status(Kind::Rollout, &world.rollout.metadata, status));
     Looked { governance, status }
 }
 
@@ -235,7 +238,12 @@ fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
 
-/// As JSON, because a status that was read back equals what was written only there.
-fn differs<T: Serialize + PartialEq>(before: &T, after: &T) -> bool {
-    before != after && json(before) != json(after)
+/// What to write, if it is another. Compared as JSON, because a status that was read back equals what was written only
+/// there.
+fn changed<T: Serialize + PartialEq>(before: &T, after: &T) -> Option<Value> {
+    if before == after {
+        return None;
+    }
+    let after = json(after);
+    (json(before) != after).then_some(after)
 }

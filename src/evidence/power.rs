@@ -20,6 +20,11 @@ const TIMES_OBJECTIVE: f64 = 5.0;
 /// More than any step will see.
 pub(super) const NEVER: u64 = 1_000_000_000;
 
+/// Most regressions need more requests than this.
+const FIRST_TRY: u64 = 64;
+/// Searched for to one part in so many.
+const EXACT: u64 = 100;
+
 pub(super) struct Power {
     pub(super) needed: u64,
     pub(super) effect: f64,
@@ -83,15 +88,16 @@ impl Arms {
         }
         let mixture = bet.mixture(self.bet_rho);
         let sees = |n: u64| self.unlucky(&mixture, n as f64) >= to_win;
-        let mut high = 1;
+        let (mut low, mut high) = (0, FIRST_TRY);
         while !sees(high) {
+            low = high;
             high *= 2;
             if high > NEVER {
                 return NEVER;
             }
         }
-        let mut low = high / 2;
-        while high - low > 1 {
+        // More exactly than the formula is.
+        while high - low > 1 + high / EXACT {
             let middle = low.midpoint(high);
             if sees(middle) {
                 high = middle;

@@ -119,18 +119,20 @@ impl Plan {
 /// What a plan comes to, in a line: for the run's own record. The rate is taken to be about right.
 pub fn in_a_line(policy: &Policy, service: Service, reaction: f64) -> String {
     let outlook = Outlook { policy, service, reaction };
-    let steps = outlook.steps();
-    let takes: Option<f64> = steps.iter().map(|step| step.takes).sum();
+    let stretches = course(policy, &service);
+    let takes: Option<f64> = stretches.iter().map(|stretch| outlook.takes(stretch)).sum();
     let takes = takes.map_or("the steps never end by themselves".to_owned(), |seconds| {
         format!("the steps take {} at least", time(seconds))
     });
-    let first = steps.iter().find(|step| step.kind.asks_evidence()).map(|step| {
-        let sees = |sight: &Sight| {
-            let share = sight.found80.map_or("nothing".to_owned(), |found| format!("{} bad", percent(found.share)));
-            format!("{share} by {}", sight.slo)
+    let first = stretches.iter().enumerate().find(|(_, stretch)| stretch.kind.asks_evidence());
+    let first = first.map(|(index, stretch)| {
+        let sees = |slo: &ValidSlo| {
+            let found = outlook.least_share(slo, stretch, SEEN[0]);
+            let share = found.map_or("nothing".to_owned(), |share| format!("{} bad", percent(share)));
+            format!("{share} by {}", slo.name)
         };
-        let sees: Vec<String> = step.slos.iter().map(sees).collect();
-        format!("; step {} finds {} in its bake, 4 of 5 times", step.step, sees.join(", "))
+        let sees: Vec<String> = policy.slos.iter().map(sees).collect();
+        format!("; step {} finds {} in its bake, 4 of 5 times", index + 1, sees.join(", "))
     });
     let cost = outlook.cost(0.2);
     let bad = match cost.seconds {
@@ -190,10 +192,18 @@ impl Outlook<'_> {
 
     /// The mildest regression that begins with this step and is found in its bake with this probability.
     fn least_found(&self, valid: &ValidSlo, stretch: &Stretch, probability: f64) -> Option<Found> {
+        let share = self.least_share(valid, stretch, probability)?;
+        let seconds = self.detection(valid, stretch, share).within(0.5)?;
+        let exposed = if stretch.kind.is_seen_by_callers() { stretch.leg.canary } else { 0.0 };
         let today = self.service.bad(valid.kind);
-        let detection =
-            |share: f64| Detection::new(&slo(valid), rules(self.policy, valid), &[stretch.leg], (share, today));
-        let is_found = |share: f64| detection(share).probability(stretch.leg.seconds) >= probability;
+        Some(Found { share, seconds, failed: (share - today) * exposed * (seconds + self.reaction) })
+    }
+
+    /// Its share of bad requests.
+    fn least_share(&self, valid: &ValidSlo, stretch: &Stretch, probability: f64) -> Option<f64> {
+        let today = self.service.bad(valid.kind);
+        let is_found =
+            |share: f64| self.detection(valid, stretch, share).probability(stretch.leg.seconds) >= probability;
         if !is_found(1.0) {
             return None;
         }
@@ -203,10 +213,13 @@ impl Outlook<'_> {
             let middle = f64::midpoint(low, high);
             if is_found(today + middle.exp()) { high = middle } else { low = middle }
         }
-        let share = (today + high.exp()).min(1.0);
-        let seconds = detection(share).within(0.5)?;
-        let exposed = if stretch.kind.is_seen_by_callers() { stretch.leg.canary } else { 0.0 };
-        Some(Found { share, seconds, failed: (share - today) * exposed * (seconds + self.reaction) })
+        Some((today + high.exp()).min(1.0))
+    }
+
+    /// Of a version with this share of bad requests, in one step.
+    fn detection(&self, valid: &ValidSlo, stretch: &Stretch, share: f64) -> Detection {
+        let today = self.service.bad(valid.kind);
+        Detection::new(&slo(valid), rules(self.policy, valid), &[stretch.leg], (share, today))
     }
 
     /// The way through all steps. A step that would never end takes as long as its time limit.

@@ -65,12 +65,12 @@ pub fn version_of(object: &Object) -> String {
 
 /// The ConfigMap that a pod reads.
 pub fn settings_of(pod: &Object) -> Option<&str> {
-    Some(pod.text("/spec/volumes/0/configMap/name")).filter(|name| !name.is_empty())
+    pod.settings()
 }
 
 /// How a pod behaves: a good image may have bad data.
 pub fn pod_nature(server: &Server, pod: &Object) -> Nature {
-    let image = nature_of(image_of(pod));
+    let image = pod.nature();
     let Some(settings) = settings_of(pod).filter(|_| image == Nature::Good) else { return image };
     match server.get(Kind::ConfigMap, settings) {
         Some(settings) => nature_of(&format!("data:v1-{}", settings.text("/data/fault"))),
@@ -91,7 +91,7 @@ fn admit(server: &Server, pod: &mut Value) {
 }
 
 pub fn is_ready(pod: &Object) -> bool {
-    !pod.is_going() && pod.text("/status/conditions/0/status") == "True"
+    pod.is_ready()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +110,8 @@ pub struct Cluster {
     lives: BTreeMap<String, Life>,
     endpoints_due: BTreeMap<String, i64>,
     route_due: BTreeMap<String, i64>,
+    /// Versions of the server at which endpoints and routes were as they should be.
+    settled: [u64; 2],
     /// Backends and weights in force at the gateway, by route.
     pub in_force: BTreeMap<String, Vec<(String, u64)>>,
     /// The same of Serin's own rules.
@@ -227,6 +229,11 @@ impl Cluster {
 
     /// EndpointSlices follow Services and pods, late.
     pub fn endpoints(&mut self, server: &mut Server, chance: &mut Prng, passed: i64) {
+        let newest = server.changed(&[Kind::Service, Kind::Pod, Kind::Endpoints]);
+        if self.endpoints_due.is_empty() && self.settled[0] == newest {
+            return;
+        }
+        self.settled[0] = newest;
         let gone: Vec<String> = server
             .list(Kind::Endpoints)
             .map(|slice| slice.name().to_owned())
@@ -289,6 +296,11 @@ impl Cluster {
 
     /// The gateway puts routes in force, late, and says what it thinks of them.
     pub fn gateway(&mut self, server: &mut Server, chance: &mut Prng, passed: i64) {
+        let newest = server.changed(&[Kind::Service, Kind::Route]);
+        if self.route_due.is_empty() && self.settled[1] == newest {
+            return;
+        }
+        self.settled[1] = newest;
         self.forget_routes(server, chance, passed);
         let routes: Vec<Rc<Object>> = server.list(Kind::Route).cloned().collect();
         let there = |name: &String| routes.iter().any(|route| route.name() == name);
@@ -359,10 +371,10 @@ fn slice_of(server: &Server, service: &Object) -> Value {
 }
 
 /// Names of the pods that a Service sends to.
-pub fn endpoints_of(server: &Server, service: &str) -> Vec<String> {
+pub fn endpoints_of<'a>(server: &'a Server, service: &str) -> Vec<&'a str> {
     let slice = server.get(Kind::Endpoints, service);
     let endpoints = slice.and_then(|slice| slice.value["endpoints"].as_array()).into_iter().flatten();
-    endpoints.filter_map(|endpoint| endpoint["targetRef"]["name"].as_str().map(str::to_owned)).collect()
+    endpoints.filter_map(|endpoint| endpoint["targetRef"]["name"].as_str()).collect()
 }
 
 /// Place of the one rule that is the owner's: Serin's stand before it.

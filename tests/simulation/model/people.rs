@@ -1,11 +1,13 @@
 //! What people and their tools do.
 
+use std::rc::Rc;
+
 use serde_json::{Value, json};
 use serin::{api::names, workload::template};
 
 use super::{
     cluster::own_rule,
-    server::{Kind, Refusal, Server},
+    server::{Kind, Object, Refusal, Server},
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -86,9 +88,9 @@ pub fn own_refs(route: &str) -> Value {
 }
 
 /// The newest run.
-pub fn newest_run(server: &Server) -> Option<String> {
+pub fn newest_run(server: &Server) -> Option<&Rc<Object>> {
     let number = |name: &str| name.rsplit_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
-    server.list(Kind::Run).max_by_key(|run| number(run.name())).map(|run| run.name().to_owned())
+    server.list(Kind::Run).max_by_key(|run| number(run.name()))
 }
 
 /// The template that serves, as the ReplicaSets have it: of the biggest owned by the Deployment.
@@ -120,7 +122,7 @@ pub fn other_fields() -> [(Kind, &'static str, Value); 4] {
 /// Does it, as far as the API server lets it.
 pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
     let to_run = |server: &mut Server, path: &str, value: Value| {
-        let run = newest_run(server).ok_or(Refusal::NotFound)?;
+        let run = newest_run(server).ok_or(Refusal::NotFound)?.name().to_owned();
         edit(server, Kind::Run, &run, &set(path, value))
     };
     match deed {
@@ -140,7 +142,7 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
         Deed::Abort => to_run(server, "/spec/abort", json!(true)),
         Deed::Retry => to_run(server, "/spec/retry", json!(true)),
         Deed::Approve => {
-            let run = newest_run(server).ok_or(Refusal::NotFound)?;
+            let run = newest_run(server).ok_or(Refusal::NotFound)?.name().to_owned();
             let step = server.get(Kind::Run, &run).map_or(0, |run| run.int("/status/step"));
             edit(server, Kind::Run, &run, &set("/spec/approved", step))
         }
@@ -158,7 +160,7 @@ pub fn act(server: &mut Server, deed: &Deed) -> Result<u64, Refusal> {
         Deed::DeleteRollout => server.delete(Kind::Rollout, "auth", None),
         Deed::DeletePreview => server.delete(Kind::Route, PREVIEW_ROUTE, None),
         Deed::DeleteRun | Deed::OrphanRun => {
-            let run = newest_run(server).ok_or(Refusal::NotFound)?;
+            let run = newest_run(server).ok_or(Refusal::NotFound)?.name().to_owned();
             if *deed == Deed::OrphanRun {
                 server.orphan(Kind::Run, &run);
             }

@@ -10,7 +10,10 @@ use serin::{
     engine::Latch,
 };
 
-use super::START;
+use super::{
+    START,
+    cluster::{Nature, image_of, nature_of},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -58,6 +61,13 @@ pub struct Object {
     pub version: u64,
     typed: OnceCell<Box<dyn std::any::Any>>,
     keys: Keys,
+    as_pod: OnceCell<AsPod>,
+}
+
+/// What a pod, or a template, is asked most often.
+struct AsPod {
+    nature: Nature,
+    settings: Option<String>,
 }
 
 /// What is asked most often.
@@ -68,6 +78,7 @@ struct Keys {
     /// uid of the controller among its owners.
     owner: Option<String>,
     going: bool,
+    ready: bool,
 }
 
 impl Keys {
@@ -82,20 +93,20 @@ impl Keys {
             hash: text(&metadata["labels"][names::HASH_LABEL]),
             owner: owner.and_then(|owner| owner["uid"].as_str()).map(str::to_owned),
             going: metadata.get("deletionTimestamp").is_some(),
+            ready: value["status"]["conditions"][0]["status"] == "True",
         }
     }
 }
 
 impl Object {
     fn new(value: Value, version: u64) -> Rc<Self> {
-        Rc::new(Self { keys: Keys::of(&value), value, version, typed: OnceCell::new() })
+        Rc::new(Self { keys: Keys::of(&value), value, version, typed: OnceCell::new(), as_pod: OnceCell::new() })
     }
 
     /// As the controller reads it; parsed once.
     pub fn typed<T: DeserializeOwned + Clone + 'static>(&self) -> T {
         let typed = self.typed.get_or_init(|| {
-            let parsed: T =
-                serde_json::from_value(self.value.clone()).expect("the model writes what the controller can read");
+            let parsed: T = T::deserialize(&self.value).expect("the model writes what the controller can read");
             Box::new(parsed)
         });
         typed.downcast_ref::<T>().expect("an object has one type").clone()
@@ -141,6 +152,29 @@ impl Object {
     pub fn is_going(&self) -> bool {
         self.keys.going
     }
+
+    /// Its first condition is true and it is not going.
+    pub fn is_ready(&self) -> bool {
+        self.keys.ready && !self.keys.going
+    }
+
+    /// What its image makes of it.
+    pub fn nature(&self) -> Nature {
+        self.as_pod().nature
+    }
+
+    /// The ConfigMap that a pod reads.
+    pub fn settings(&self) -> Option<&str> {
+        self.as_pod().settings.as_deref()
+    }
+
+    /// Read once.
+    fn as_pod(&self) -> &AsPod {
+        self.as_pod.get_or_init(|| {
+            let settings = self.text("/spec/volumes/0/configMap/name");
+            AsPod { nature: nature_of(image_of(self)), settings: (!settings.is_empty()).then(|| settings.to_owned()) }
+        })
+    }
 }
 
 /// A change, as a watch shows it.
@@ -161,9 +195,11 @@ pub enum Refusal {
 }
 
 pub struct Server {
-    objects: BTreeMap<(Kind, String), Rc<Object>>,
+    objects: BTreeMap<Kind, BTreeMap<String, Rc<Object>>>,
     pub log: Vec<Event>,
     version: u64,
+    /// By kind: the version of the newest change.
+    changed: BTreeMap<Kind, u64>,
     uids: u64,
     /// Something may have lost its owner.
     orphans: bool,
@@ -174,18 +210,33 @@ pub struct Server {
 
 impl Server {
     pub fn new(latch: Latch) -> Self {
-        Self { objects: BTreeMap::new(), log: Vec::new(), version: 1000, uids: 0, orphans: false, now: START, latch }
+        Self {
+            objects: BTreeMap::new(),
+            log: Vec::new(),
+            version: 1000,
+            changed: BTreeMap::new(),
+            uids: 0,
+            orphans: false,
+            now: START,
+            latch,
+        }
     }
 
     pub fn get(&self, kind: Kind, name: &str) -> Option<&Rc<Object>> {
-        self.objects.get(&(kind, name.to_owned()))
+        self.objects.get(&kind)?.get(name)
     }
 
     pub fn list(&self, kind: Kind) -> impl Iterator<Item = &Rc<Object>> {
-        self.objects
-            .range((kind, String::new())..)
-            .take_while(move |((other, _), _)| *other == kind)
-            .map(|(_, object)| object)
+        self.objects.get(&kind).into_iter().flat_map(BTreeMap::values)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Kind, &Rc<Object>)> {
+        self.objects.iter().flat_map(|(kind, objects)| objects.values().map(|object| (*kind, object)))
+    }
+
+    /// The version of the newest change of these kinds.
+    pub fn changed(&self, kinds: &[Kind]) -> u64 {
+        kinds.iter().filter_map(|kind| self.changed.get(kind)).copied().max().unwrap_or(0)
     }
 
     fn time(&self) -> Value {
@@ -197,15 +248,17 @@ impl Server {
         self.version += 1;
         value["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let object = Object::new(value, self.version);
-        self.objects.insert((kind, name.to_owned()), Rc::clone(&object));
+        self.objects.entry(kind).or_default().insert(name.to_owned(), Rc::clone(&object));
+        self.changed.insert(kind, self.version);
         self.log.push(Event { kind, name: name.to_owned(), object: Some(object) });
         self.version
     }
 
     fn erase(&mut self, kind: Kind, name: &str) {
         self.version += 1;
-        self.objects.remove(&(kind, name.to_owned()));
+        self.objects.entry(kind).or_default().remove(name);
         self.orphans = true;
+        self.changed.insert(kind, self.version);
         self.log.push(Event { kind, name: name.to_owned(), object: None });
     }
 
@@ -225,8 +278,7 @@ impl Server {
     /// A JSON patch, all of it or nothing.
     pub fn patch(&mut self, kind: Kind, name: &str, ops: &Value, by: &str, subresource: bool) -> Result<u64, Refusal> {
         let before = Rc::clone(self.get(kind, name).ok_or(Refusal::NotFound)?);
-        let patch: json_patch::Patch =
-            serde_json::from_value(ops.clone()).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let patch = patch_of(ops).ok_or_else(|| Refusal::Invalid(format!("{name}: not a patch: {ops}")))?;
         let mut after = before.value.clone();
         if let Err(error) = json_patch::patch(&mut after, &patch) {
             let tested = matches!(error.kind, json_patch::PatchErrorKind::TestFailed);
@@ -340,10 +392,9 @@ impl Server {
     pub fn orphan(&mut self, kind: Kind, name: &str) {
         let Some(uid) = self.get(kind, name).map(|object| object.uid().to_owned()) else { return };
         let owned: Vec<(Kind, String)> = self
-            .objects
-            .iter()
+            .all()
             .filter(|(_, object)| object.owner() == Some(uid.as_str()))
-            .map(|(key, _)| key.clone())
+            .map(|(kind, object)| (kind, object.name().to_owned()))
             .collect();
         for (kind, name) in owned {
             let remove = json!([{"op": "remove", "path": "/metadata/ownerReferences"}]);
@@ -375,9 +426,8 @@ impl Server {
         if !self.orphans {
             return false;
         }
-        let uids: std::collections::BTreeSet<String> =
-            self.objects.values().map(|object| object.uid().to_owned()).collect();
-        let orphan = self.objects.iter().find(|((kind, _), object)| {
+        let uids: std::collections::BTreeSet<String> = self.all().map(|(_, object)| object.uid().to_owned()).collect();
+        let orphan = self.all().find(|(kind, object)| {
             let owners = object.value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
             let lost = owners.is_some_and(|owners| {
                 !owners.is_empty()
@@ -385,10 +435,27 @@ impl Server {
             });
             lost && !object.is_going() && *kind != Kind::Endpoints
         });
-        let Some(((kind, name), _)) = orphan.map(|(key, object)| (key.clone(), Rc::clone(object))) else {
+        let Some((kind, name)) = orphan.map(|(kind, object)| (kind, object.name().to_owned())) else {
             self.orphans = false;
             return false;
         };
         self.delete(kind, &name, None).is_ok()
     }
+}
+
+/// As `Patch` would be deserialized, in half the time: values are copied once.
+fn patch_of(ops: &Value) -> Option<json_patch::Patch> {
+    use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation};
+    let operation = |op: &Value| {
+        let path = json_patch::jsonptr::PointerBuf::parse(op["path"].as_str()?).ok()?;
+        let value = || op.get("value").cloned();
+        Some(match op["op"].as_str()? {
+            "add" => PatchOperation::Add(AddOperation { path, value: value()? }),
+            "replace" => PatchOperation::Replace(ReplaceOperation { path, value: value()? }),
+            "remove" => PatchOperation::Remove(RemoveOperation { path }),
+            "test" => PatchOperation::Test(TestOperation { path, value: value()? }),
+            _ => return None,
+        })
+    };
+    ops.as_array()?.iter().map(operation).collect::<Option<Vec<_>>>().map(json_patch::Patch)
 }

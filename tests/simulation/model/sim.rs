@@ -707,8 +707,7 @@ impl Sim {
         if !self.is_under_way() && self.quiet > 10_000 {
             self.lift_quota();
         }
-        let Some(run) = people::newest_run(&self.server).and_then(|run| self.server.get(Kind::Run, &run).cloned())
-        else {
+        let Some(run) = self.run() else {
             return;
         };
         match run.text("/status/waiting/reason") {
@@ -929,7 +928,7 @@ impl Sim {
 
     /// The run under way, or the last one.
     pub fn run(&self) -> Option<Rc<Object>> {
-        people::newest_run(&self.server).and_then(|run| self.server.get(Kind::Run, &run).cloned())
+        people::newest_run(&self.server).cloned()
     }
 
     pub fn is_under_way(&self) -> bool {

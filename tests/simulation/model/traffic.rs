@@ -34,6 +34,14 @@ impl Meter {
 pub struct Meters(BTreeMap<String, BTreeMap<String, Meter>>);
 
 impl Meters {
+    /// The meter of a pod of a version.
+    fn of(&mut self, hash: &str, uid: &str) -> &mut Meter {
+        if !self.0.get(hash).is_some_and(|pods| pods.contains_key(uid)) {
+            self.0.entry(hash.to_owned()).or_default().insert(uid.to_owned(), Meter::default());
+        }
+        self.0.get_mut(hash).and_then(|pods| pods.get_mut(uid)).expect("it was put there")
+    }
+
     /// What each pod of a version counted since then.
     pub fn since(&self, before: &Self, hash: &str) -> Vec<(&str, Meter)> {
         let was = |uid: &str| before.0.get(hash).and_then(|pods| pods.get(uid)).copied().unwrap_or_default();
@@ -93,7 +101,7 @@ impl Traffic {
     }
 
     fn send(&mut self, server: &Server, backends: &[(String, u64)], count: u64, chance: &mut Prng) {
-        let mut arms: Vec<Vec<Answering>> =
+        let mut arms: Vec<Vec<Answering<'_>>> =
             backends.iter().map(|(service, _)| Answering::behind(server, service)).collect();
         let all: u64 = backends.iter().map(|(_, weight)| weight).sum();
         for _ in 0..count {
@@ -124,7 +132,7 @@ impl Traffic {
             }
         }
         for pod in arms.into_iter().flatten().filter(|pod| pod.meter.requests > 0) {
-            let meter = self.meters.0.entry(pod.hash).or_default().entry(pod.uid).or_default();
+            let meter = self.meters.of(pod.hash, pod.uid);
             meter.requests += pod.meter.requests;
             meter.errors += pod.meter.errors;
             meter.slow += pod.meter.slow;
@@ -132,11 +140,11 @@ impl Traffic {
     }
 
     /// The first pod of its version that is asked is the bad one.
-    fn nature_of_pod(&mut self, pod: &Answering, of_version: Nature) -> Nature {
+    fn nature_of_pod(&mut self, pod: &Answering<'_>, of_version: Nature) -> Nature {
         if of_version != Nature::OneBad {
             return of_version;
         }
-        let lemon = self.lemons.entry(pod.hash.clone()).or_insert_with(|| pod.uid.clone());
+        let lemon = self.lemons.entry(pod.hash.to_owned()).or_insert_with(|| pod.uid.to_owned());
         if *lemon == pod.uid { Nature::Bad } else { Nature::Good }
     }
 
@@ -147,22 +155,22 @@ impl Traffic {
 }
 
 /// A pod behind a Service, and what it has answered in this step.
-struct Answering {
-    name: String,
-    uid: String,
-    hash: String,
+struct Answering<'a> {
+    name: &'a str,
+    uid: &'a str,
+    hash: &'a str,
     /// `None`: it is gone.
     nature: Option<Nature>,
     meter: Meter,
 }
 
-impl Answering {
-    fn behind(server: &Server, service: &str) -> Vec<Self> {
-        let one = |name: String| {
-            let pod = server.get(Kind::Pod, &name);
+impl<'a> Answering<'a> {
+    fn behind(server: &'a Server, service: &str) -> Vec<Self> {
+        let one = |name: &'a str| {
+            let pod = server.get(Kind::Pod, name);
             Self {
-                uid: pod.map(|pod| pod.uid().to_owned()).unwrap_or_default(),
-                hash: pod.map(|pod| pod.hash().to_owned()).unwrap_or_default(),
+                uid: pod.map(|pod| pod.uid()).unwrap_or_default(),
+                hash: pod.map(|pod| pod.hash()).unwrap_or_default(),
                 nature: pod.map(|pod| pod_nature(server, pod)),
                 meter: Meter::default(),
                 name,
