@@ -517,4 +517,7 @@ pub struct RolloutRunStatus {
     /// The evidence so far, saved at a slow rhythm, so that another controller goes on from it. Opaque.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ledger: Option<String>,
+    /// How stable's bad requests come together, by SLO, for the next run to begin with. Opaque.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learnt: Option<String>,
 }

@@ -345,6 +345,16 @@ impl Namespace {
         self.services.get(&ObjectRef::new(name).within(&self.name))
     }
 
+    /// What the newest run before this one has left, if it has left something.
+    pub fn learnt_before(&self, run: &RolloutRun) -> Option<String> {
+        let rollout = &run.spec.rollout_ref.name;
+        let number = number_of(rollout, run);
+        let before = self.runs.state_filter(|other| {
+            other.spec.rollout_ref.name == *rollout && number_of(rollout, other) < number && learnt_of(other).is_some()
+        });
+        before.iter().max_by_key(|other| number_of(rollout, other)).and_then(|other| learnt_of(other).cloned())
+    }
+
     /// A run as the cache has it.
     pub fn run(&self, name: &str) -> Option<Arc<RolloutRun>> {
         self.runs.get(&ObjectRef::new(name).within(&self.name))
@@ -363,6 +373,10 @@ struct Routes {
 struct Configuration {
     config_maps: Option<Store<ConfigMap>>,
     secrets: Option<Store<Secret>>,
+}
+
+fn learnt_of(run: &RolloutRun) -> Option<&String> {
+    run.status.as_ref()?.learnt.as_ref()
 }
 
 fn names(routes: &[RouteRef], kind: RouteKind) -> bool {

@@ -1,12 +1,14 @@
 //! From what the pods answered to what is known of a run. Pure: time comes in as a parameter.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::look;
 use crate::{
-    api::{Policy, RolloutRunStatus, SloKind, Strata},
-    evidence::{Count, Fold, PodTick, TailBounds, Tick, Watch},
+    api::{Policy, RolloutRunStatus, SloKind, Strata, ValidSlo},
+    evidence::{Count, Fold, Learnt, PodTick, TailBounds, Tick, Watch},
     forecast,
     telemetry::{
         Arm, ArmCounts, DeltaSettings, Deltas, Histogram, LatencyCount, PodDelta, Query, Round, StratumCount,
@@ -29,11 +31,15 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(policy: &Policy) -> Self {
+    /// `learnt`: of an earlier run, as [`learnt`] has it.
+    pub fn new(policy: &Policy, learnt: Option<&str>) -> Self {
         let settings =
             DeltaSettings { warmup_seconds: policy.spec.limits.warmup.as_secs_f64(), ..DeltaSettings::default() };
         let bounds = vec![None; policy.slos.len()];
-        let fold = Fold::new(&watches(policy, &bounds), policy.alpha, policy.steps.len());
+        let known: BTreeMap<String, Learnt> =
+            learnt.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let known: Vec<Option<Learnt>> = policy.slos.iter().map(|slo| known.get(&subject(slo)).copied()).collect();
+        let fold = Fold::new(&watches(policy, &bounds), policy.alpha, policy.steps.len()).knowing(&known);
         Self { deltas: Deltas::new(settings), fold, bounds, chosen: false }
     }
 
@@ -61,7 +67,9 @@ impl Ledger {
         let has_any = self.bounds.iter().any(Option::is_some);
         if has_any {
             self.deltas.observe(seconds(now), &round.pods);
-            self.fold = Fold::new(&watches(policy, &self.bounds), policy.alpha, policy.steps.len());
+            let known: Vec<Option<Learnt>> = self.fold.learnt().into_iter().map(Some).collect();
+            let fold = Fold::new(&watches(policy, &self.bounds), policy.alpha, policy.steps.len());
+            self.fold = fold.knowing(&known);
         }
         has_any
     }
@@ -140,6 +148,21 @@ impl Ledger {
     }
 }
 
+/// What a run's saved ledger leaves for the next one, by what each SLO counts.
+pub(super) fn learnt(policy: &Policy, ledger: &str) -> Option<String> {
+    let ledger: Ledger = serde_json::from_str(ledger).ok()?;
+    let learnt: BTreeMap<String, Learnt> = policy.slos.iter().map(subject).zip(ledger.fold.learnt()).collect();
+    serde_json::to_string(&learnt).ok()
+}
+
+/// What an SLO counts as bad: only of that another run has learnt the same.
+fn subject(slo: &ValidSlo) -> String {
+    match slo.kind {
+        SloKind::Errors => format!("{} errors", slo.name),
+        SloKind::Latency { threshold } => format!("{} above {threshold}", slo.name),
+    }
+}
+
 fn seconds(now: Timestamp) -> f64 {
     now.as_millisecond() as f64 / 1000.0
 }
@@ -170,7 +193,7 @@ fn bounds(kind: SloKind, histogram: &Histogram) -> Option<TailBounds> {
 
 /// A policy's SLOs as the evidence needs them, with the bounds and strata that each is looked at through, where there are any.
 pub fn watches(policy: &Policy, bounds: &[Option<TailBounds>]) -> Vec<Watch> {
-    let watch = |(at, valid): (usize, &crate::api::ValidSlo)| {
+    let watch = |(at, valid): (usize, &ValidSlo)| {
         let own = Watch::from(forecast::slo(valid));
         let watch = match bounds.get(at) {
             Some(Some(bounds)) => own.through_bounds(bounds),
@@ -253,7 +276,7 @@ mod tests {
     #[test]
     fn a_reading_becomes_a_tick_with_each_pods_counts_in_the_order_of_the_slos() {
         // Given a run at its first step, with its weight in the route:
-        let (policy, mut ledger) = (policy(), Ledger::new(&policy()));
+        let (policy, mut ledger) = (policy(), Ledger::new(&policy(), None));
         let status = at_five_percent();
         let first = round(vec![scrape("s", Arm::Stable, 1000, 10, 30)]);
         ledger.read(&policy, &status, &first, look::due_percent(&policy, &status), at(0));
@@ -282,7 +305,7 @@ mod tests {
     fn latency_is_looked_at_through_bounds_chosen_from_stables_history() {
         // Given a stable of which half is within 25 ms, and nearly all within 100 ms:
         let policy = policy();
-        let mut ledger = Ledger::new(&policy);
+        let mut ledger = Ledger::new(&policy, None);
         assert!(ledger.choose(&policy, &with_histogram([100, 500, 990, 995, 1000, 1000]), at(0)));
         assert!(!ledger.choose(&policy, &with_histogram([0, 0, 0, 0, 0, 1000]), at(0)), "once");
         // Then these are asked for besides the threshold of 250 ms, but not what is far below it:
@@ -317,7 +340,7 @@ mod tests {
             slo.by = Some(Strata { label: "route".into(), values });
         }
         let policy = validate(&spec).expect("valid");
-        let mut ledger = Ledger::new(&policy);
+        let mut ledger = Ledger::new(&policy, None);
         assert!(ledger.choose(&policy, &with_histogram([100, 500, 990, 995, 1000, 1000]), at(0)));
         // When a canary's first counts come: the threshold's, three bounds', one route's; and two routes' errors
         let slow = |slow| LatencyCount { total: 10, slow };
@@ -347,7 +370,7 @@ mod tests {
         }
         let known = with_histogram([0, 0, 500, 995, 1000, 1000]);
         let facets = |ledger: &Ledger| ledger.fold().judge()[0].facets.len();
-        let (mut early, mut late) = (Ledger::new(&policy), Ledger::new(&policy));
+        let (mut early, mut late) = (Ledger::new(&policy, None), Ledger::new(&policy, None));
         assert!(!early.choose(&policy, &none, at(0)) && early.choose(&policy, &known, at(1)));
         assert_eq!(facets(&early), 3);
         none.pods.push(scrape("c", Arm::Canary, 0, 0, 0));
@@ -356,12 +379,12 @@ mod tests {
         // Nor are there any where they are not wanted.
         let mut spec = policy.spec.clone();
         spec.slos[0].latency.as_mut().unwrap().tail = false;
-        assert!(!Ledger::new(&policy).choose(&validate(&spec).unwrap(), &known, at(0)));
+        assert!(!Ledger::new(&policy, None).choose(&validate(&spec).unwrap(), &known, at(0)));
     }
 
     #[test]
     fn a_saved_ledger_goes_on_and_one_of_another_shape_is_refused() {
-        let (policy, mut ledger) = (policy(), Ledger::new(&policy()));
+        let (policy, mut ledger) = (policy(), Ledger::new(&policy(), None));
         let status = RolloutRunStatus { phase: Some(Phase::Shifting), step: 1, ..RolloutRunStatus::default() };
         let mut loaded = ledger.clone();
         for second in 0..60 {
@@ -384,8 +407,35 @@ mod tests {
     }
 
     #[test]
+    fn a_run_leaves_what_it_has_learnt_of_stable_to_the_next_one() {
+        // Given a run in which requests of one of stable's pods fail ten at a time:
+        let (policy, mut ledger) = (policy(), Ledger::new(&policy(), None));
+        let status = at_five_percent();
+        let mut errors = [0, 0];
+        for second in 0..1800 {
+            let requests = u64::try_from(second).unwrap() * 50;
+            errors[usize::try_from(second / 7 % 2).unwrap()] += if second % 7 == 0 { 10 } else { 0 };
+            let scrapes = [("s", errors[0]), ("t", errors[1])];
+            let scrapes = scrapes.map(|(name, errors)| scrape(name, Arm::Stable, requests, errors, 0));
+            ledger.read(&policy, &status, &round(scrapes.to_vec()), 5.0, at(second));
+        }
+        // When another run begins with it:
+        let left = learnt(&policy, &serde_json::to_string(&ledger).unwrap()).expect("it is a ledger");
+        let next = Ledger::new(&policy, Some(&left));
+        // Then it needs as many more requests to be sure; and of an SLO with another threshold nothing is known.
+        let knows = |ledger: &Ledger, slo: usize| ledger.fold().learnt()[slo] != Learnt::default();
+        assert!(knows(&next, 1) && left.contains("\"errors errors\""), "{left}");
+        let mut spec = policy.spec.clone();
+        spec.slos[0].latency.as_mut().unwrap().threshold = "100ms".parse().expect("a duration");
+        let other = Ledger::new(&validate(&spec).expect("valid"), Some(&left));
+        assert!(!knows(&other, 0) && knows(&other, 1));
+        assert_eq!(learnt(&policy, "no ledger"), None);
+        assert_eq!(Ledger::new(&policy, Some("no such thing")), Ledger::new(&policy, None));
+    }
+
+    #[test]
     fn the_share_is_checked_only_where_the_route_splits_by_weight_alone() {
-        let (policy, mut ledger) = (policy(), Ledger::new(&policy()));
+        let (policy, mut ledger) = (policy(), Ledger::new(&policy(), None));
         let status = at_five_percent();
         let mut asked = |status: &RolloutRunStatus, sampled| {
             let due = look::due_percent(&policy, status);
@@ -405,7 +455,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_read_says_why() {
-        let (policy, mut ledger) = (policy(), Ledger::new(&policy()));
+        let (policy, mut ledger) = (policy(), Ledger::new(&policy(), None));
         let mut round = round(vec![scrape("s", Arm::Stable, 1, 0, 0)]);
         round.pods.push(PodScrape { counts: None, ..scrape("c", Arm::Canary, 0, 0, 0) });
         round.fault = Some("c refuses connections".into());

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
+    ledger,
     observe::{
         Seen, governed_workload, is_borrowed, is_borrowed_by, is_of_another, is_of_run, is_owned_by, observe, troubles,
     },
@@ -69,7 +70,9 @@ pub fn move_run(
         decision.status.ledger = ledger;
     }
     if decision.status.phase.unwrap_or_default().is_terminal() {
-        decision.status.ledger = None;
+        // What is learnt of stable outlives the run.
+        let learnt = decision.status.ledger.take().and_then(|ledger| ledger::learnt(policy, &ledger));
+        decision.status.learnt = learnt.or(decision.status.learnt);
     }
     let changed = match due {
         true => changed(&before, &decision.status),

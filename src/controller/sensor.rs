@@ -57,7 +57,7 @@ impl Sensor {
         let mut query = query(policy)?;
         let saved = run.status.as_ref().and_then(|status| status.ledger.as_deref());
         let saved: Option<Ledger> = saved.and_then(|text| serde_json::from_str(text).ok());
-        let ledger = saved.unwrap_or_else(|| Ledger::new(policy));
+        let ledger = saved.unwrap_or_else(|| Ledger::new(policy, namespace.learnt_before(run).as_deref()));
         ledger.ask(policy, &mut query);
         let recorder = Recorder::new(nanoseconds(Timestamp::now()), ledger.fold());
         let shared = Arc::new(Mutex::new(Shared { ledger, recorder }));

@@ -30,6 +30,10 @@ const FULL: f64 = 2000.0;
 /// Pods counted in one block; churn beyond it is left out.
 const MOST_PODS: usize = 64;
 
+/// Of what an earlier run has learnt so many degrees of freedom count at most, for each length: some hours of its own
+/// outweigh it, so that one bad day does not stay for ever.
+const CARRIED: [f64; 3] = [400.0, 100.0, 60.0];
+
 /// Sums are kept in whole parts of 1e-6, so that they come back from any JSON as they went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Micros(u64);
@@ -104,7 +108,29 @@ pub struct Dispersion {
     blocks: [Blocks; 3],
 }
 
+/// What one run has learnt for the next: for each length of blocks Pearson's statistic and its degrees of freedom, both
+/// in millionths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Learnt([(Micros, Micros); 3]);
+
 impl Dispersion {
+    /// To be kept.
+    pub fn learnt(&self) -> Learnt {
+        Learnt(self.blocks.each_ref().map(|blocks| (blocks.squares, blocks.freedom)))
+    }
+
+    /// Goes on from what an earlier run has learnt.
+    pub fn after(learnt: &Learnt) -> Self {
+        let carried = |(most, (squares, freedom)): (f64, (Micros, Micros))| {
+            let share = most / freedom.get().max(most);
+            let [squares, freedom] = [squares, freedom].map(|sum| Micros((sum.0 as f64 * share) as u64));
+            Blocks { squares, freedom, ..Blocks::default() }
+        };
+        let mut learnt = CARRIED.into_iter().zip(learnt.0).map(carried);
+        Self { blocks: std::array::from_fn(|_| learnt.next().unwrap_or_default()) }
+    }
+
     /// One tick of stable's pods: what each of them did in these seconds.
     pub fn push(&mut self, tick_seconds: f64, pods: &[(&str, Count)]) {
         let seconds = if tick_seconds.is_nan() { 0.0 } else { tick_seconds.clamp(0.0, LONGEST_TICK) };
@@ -172,6 +198,34 @@ mod tests {
             alone.push(1.0, &[("only", Count { bad: if second % 60 < 2 { 30 } else { 0 }, total: 100 })]);
         }
         assert_eq!(alone.phi().get(), 1.0);
+    }
+
+    #[test]
+    fn the_next_run_begins_with_what_one_has_learnt_and_unlearns_it_in_some_hours() {
+        // Given hours in which requests fail five at a time:
+        let (mut dice, mut before) = (Dice::new(5), Dispersion::default());
+        let mut hours = |dispersion: &mut Dispersion, hours: u64, together: u64| {
+            for _ in 0..3600 * hours {
+                let pods = ["a", "b", "c", "d", "e"].map(|pod| {
+                    let total = dice.poisson(40.0);
+                    let bad = dice.poisson(total as f64 * 0.01 / together as f64) * together;
+                    (pod, Count { bad: bad.min(total), total })
+                });
+                dispersion.push(1.0, &pods);
+            }
+        };
+        hours(&mut before, 3, 5);
+        // When another run begins:
+        let text = serde_json::to_string(&before.learnt()).unwrap();
+        let mut next = Dispersion::after(&serde_json::from_str(&text).unwrap());
+        // Then it knows at once:
+        let ratio = next.phi().get() / before.phi().get();
+        assert!((0.85..1.15).contains(&ratio), "{:?} {:?}", next.phi(), before.phi());
+        assert!(text.len() < 100, "{text}");
+        // And when they fail one by one from now on, it learns that, too.
+        hours(&mut next, 4, 1);
+        assert!(next.phi().get() < 0.7 * before.phi().get(), "{:?}", next.phi());
+        assert!(Dispersion::after(&Learnt([(Micros(u64::MAX), Micros(0)); 3])).phi().get().is_finite());
     }
 
     #[test]

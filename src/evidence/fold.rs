@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Count, Dispersion, Evidence, Judgement, Mismatch, PodTick, Sample, SampleRatio, Split, Watch};
+use super::{Count, Dispersion, Evidence, Judgement, Learnt, Mismatch, PodTick, Sample, SampleRatio, Split, Watch};
 
 /// One reading of both arms. Whole numbers only: they come back from any JSON as they went.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,22 @@ impl Fold {
             millis: 0,
             blind: Some("no counts yet".to_owned()),
         }
+    }
+
+    /// Goes on from what is known of each SLO's dispersion, in their order.
+    pub fn knowing(mut self, learnt: &[Option<Learnt>]) -> Self {
+        for (slo, (dispersion, learnt)) in self.dispersion.iter_mut().zip(learnt).enumerate() {
+            if let Some(learnt) = learnt {
+                *dispersion = Dispersion::after(learnt);
+                self.evidence.temper(slo, dispersion.phi());
+            }
+        }
+        self
+    }
+
+    /// What is known of each SLO's dispersion, for another fold.
+    pub fn learnt(&self) -> Vec<Learnt> {
+        self.dispersion.iter().map(Dispersion::learnt).collect()
     }
 
     /// The next tick.

@@ -55,7 +55,7 @@ use serde::{Deserialize, Serialize};
 pub use conservation::{Conservation, Lost, Totals};
 pub use crowd::Suspect;
 pub use detection::{Detection, Leg, Rules, seconds_to_go_on};
-pub use dispersion::Dispersion;
+pub use dispersion::{Dispersion, Learnt};
 pub use eprocess::{Bet, Phi, Purse};
 pub use fold::{Fold, Tick};
 pub use harm::{Harm, cap_of_budget};

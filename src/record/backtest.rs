@@ -19,7 +19,7 @@ use crate::{
     },
     controller::seen,
     engine::{self, Decision},
-    evidence::{Fold, PodTick, Tick, Watch},
+    evidence::{Fold, Learnt, PodTick, Tick, Watch},
     forecast,
 };
 
@@ -155,7 +155,8 @@ impl Trial {
         let columns = columns(recorded, &begin.fold, &self.policy)?;
         // The run's evidence began anew with its bounds, and so does this.
         if self.fold.is_none() || self.columns != columns {
-            self.fold = Some(Fold::new(&watches(&self.policy, &columns), self.policy.alpha, self.policy.steps.len()));
+            let fold = Fold::new(&watches(&self.policy, &columns), self.policy.alpha, self.policy.steps.len());
+            self.fold = Some(fold.knowing(&learnt(recorded, &begin.fold, &self.policy)));
             self.columns = columns;
         }
         let mut looks = looks.iter().zip(made).peekable();
@@ -290,6 +291,13 @@ fn of_slo(slo: &ValidSlo, spec: &SloSpec, counted: &[Counted<'_>]) -> Result<Col
     let bound = on_latency.flat_map(|known| known.facets(|name| name == wanted)).next();
     let own = bound.map(|(_, column)| column).ok_or_else(|| not_counted(slo, counted))?;
     Ok(Columns { own, bounds: Vec::new(), strata: Vec::new() })
+}
+
+/// What the run knew of the dispersion of what the SLOs of `other` count.
+fn learnt(recorded: &Policy, fold: &Fold, other: &Policy) -> Vec<Option<Learnt>> {
+    let known: Vec<(SloKind, Learnt)> = recorded.slos.iter().map(|slo| slo.kind).zip(fold.learnt()).collect();
+    let of = |slo: &ValidSlo| known.iter().find(|(kind, _)| *kind == slo.kind).map(|(_, learnt)| *learnt);
+    other.slos.iter().map(of).collect()
 }
 
 fn words(kind: SloKind) -> String {

@@ -138,11 +138,11 @@ pub struct Inputs<'a> {
     pub snapshot: &'a Snapshot,
 }
 
-/// The first 16 hexadecimal digits of the SHA-256 of the decision as JSON, without the saved evidence.
+/// The first 16 hexadecimal digits of the SHA-256 of the decision as JSON, without the saved evidence and what it leaves.
 pub fn digest(decision: &Decision) -> String {
     use sha2::{Digest, Sha256};
     let mut decision = decision.clone();
-    decision.status.ledger = None;
+    (decision.status.ledger, decision.status.learnt) = (None, None);
     // Our own types have string keys and finite numbers only.
     let text = serde_json::to_vec(&decision).unwrap_or_default();
     Sha256::digest(&text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()

@@ -163,5 +163,5 @@ fn fields(snapshot: &crate::engine::Snapshot) -> Map<String, Value> {
 
 /// The saved evidence is no input of a decision.
 fn without_ledger(status: &RolloutRunStatus) -> RolloutRunStatus {
-    RolloutRunStatus { ledger: None, ..status.clone() }
+    RolloutRunStatus { ledger: None, learnt: None, ..status.clone() }
 }

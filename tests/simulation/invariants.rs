@@ -193,7 +193,7 @@ impl Watch {
                 pod.hash() == run.text("/spec/to/hash") && made(pod) >= made(&run)
             };
             let pods = SERVICES.iter().flat_map(|service| endpoints_of(&sim.server, service));
-            pods.into_iter().any(|pod| sim.server.get(Kind::Pod, &pod).is_some_and(is_canary))
+            pods.into_iter().any(|pod| sim.server.get(Kind::Pod, pod).is_some_and(is_canary))
         });
         self.leaked = if leaks { self.leaked + passed } else { 0 };
         let reset = sim.did(&[Deed::ResetService, Deed::CreateService]);

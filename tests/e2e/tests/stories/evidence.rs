@@ -129,6 +129,9 @@ fn logins_that_fail_are_found_in_a_sum_that_is_within_its_tolerance() {
     let run = shop.run_in("Succeeded", None, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
     let healthy = figures(&mut load, began, "v2");
     assert_eq!((healthy.failed, healthy.lost), (0, 0));
+    // which leaves to the next run what it has learnt of stable, and nothing else
+    let left = (&run["status"]["ledger"], run["status"]["learnt"].as_str().unwrap_or_default());
+    assert!(left.0.is_null() && left.1.contains("errors errors"), "{left:?}");
     shop.idle().expect("Ready again");
     // when half of the logins fail, which are a tenth of the requests: 5 % of all, of which 8 % may
     let began = now();

@@ -119,6 +119,25 @@ fn a_release_is_judged_by_the_counts_of_prometheus() {
     assert_tidy(&shop);
 }
 
+#[test]
+fn a_slow_tail_is_found_in_the_histograms_of_prometheus() {
+    let _stage = super::alone();
+    let _allowed = Telemetry::allowed();
+    let source = json!({"address": address(), "interval": "2s"});
+    let (shop, mut load) = open("promtail", &json!([{"weight": 50, "bake": "3m"}]), &source);
+    // given 3 % of the requests at 150 ms, which the SLO's 250 ms do not see
+    let began = now();
+    shop.release(&["VERSION=v2", "FAULT_LATENCY=150ms", "FAULT_LATENCY_SHARE=3%"]).expect("release");
+    let run = shop.run_in("RolledBack", None, 4 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    println!("      taken back after {:.1} s: {}", now() - began, run["status"]["decisions"]);
+    let latency = &run["status"]["slos"][1];
+    assert_eq!((&latency["verdict"], &latency["canary"]["bad"]), (&json!("Bad"), &json!(0)), "{latency}");
+    assert!(latency["worse"].as_array().is_some_and(|worse| worse.contains(&json!("slower than 0.1 s"))), "{latency}");
+    let seen = figures(&mut load, began, "v2");
+    assert_eq!((seen.failed, seen.lost), (0, 0));
+    assert_tidy(&shop);
+}
+
 /// Prometheus as the cluster runs it; it runs again when this ends.
 struct Daemon;
 
