@@ -10,6 +10,7 @@ pub mod names;
 mod prometheus;
 mod record;
 mod rollout;
+mod router;
 mod run;
 mod steps;
 mod validate;
@@ -25,6 +26,7 @@ pub use rollout::{
     RefusedVersion, RequestsRef, RollbackWindow, Rollout, RolloutSpec, RolloutStatus, RouteRef, Scrape, SloSpec,
     StableVersion, Strata, Telemetry, Tolerance, WorkloadRef,
 };
+pub use router::RouterSource;
 pub use run::{
     ArmRequests, BadPod, Decided, GateState, GateStatus, HarmStatus, Outcome, Phase, RolloutRef, RolloutRun,
     RolloutRunSpec, RolloutRunStatus, Share, SloStatus, SplitStatus, Stage, Version, Waiting, WaitingReason, Weight,

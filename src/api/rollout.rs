@@ -14,6 +14,7 @@ use super::{
     gates::GateSpec,
     http::HttpSource,
     prometheus::PrometheusSource,
+    router::RouterSource,
     run::{Phase, Share, SloStatus, Weight},
     steps::{Pods, StepSpec, Sticky},
     values::{Millis, Pattern, Percent},
@@ -63,12 +64,14 @@ use super::{
         .message("without routes the weight is a share of pods, at most 50: name a route, or lower the weights"),
     validation = Rule::new("has(self.routes) && size(self.routes) > 0 || !has(self.sticky) && self.steps.all(s, !has(s.match) && !has(s.mirror) && !has(s.blueGreen) && !has(s.pods))")
         .message("match, mirror, blueGreen, pods and sticky need a route: name one in spec.routes"),
-    validation = Rule::new("!self.slos.exists(s, has(s.errors)) || has(self.telemetry.requests) || has(self.telemetry.http)")
+    validation = Rule::new("!self.slos.exists(s, has(s.errors)) || has(self.telemetry.requests) || has(self.telemetry.http) || has(self.telemetry.router)")
         .message("an SLO on errors needs telemetry.requests: the counter of requests and which of its labels mark an error"),
-    validation = Rule::new("!self.slos.exists(s, has(s.latency)) || has(self.telemetry.latency) || has(self.telemetry.http)")
+    validation = Rule::new("!self.slos.exists(s, has(s.latency)) || has(self.telemetry.latency) || has(self.telemetry.http) || has(self.telemetry.router)")
         .message("an SLO on latency needs telemetry.latency: the histogram of request durations"),
     validation = Rule::new("!has(self.telemetry.http) || self.slos.all(s, !has(s.by) && (has(s.errors) ? has(self.telemetry.http.errors) : has(self.telemetry.http.slow))) && self.slos.filter(s, has(s.latency)).size() <= 1")
         .message("with telemetry.http an SLO on errors needs http.errors, one on latency http.slow; there may be one on latency, and none by label"),
+    validation = Rule::new("!has(self.telemetry.router) || has(self.routes) && size(self.routes) > 0 && self.routes.all(r, r.kind == 'HTTPRoute') && self.slos.all(s, !has(s.by)) && self.slos.filter(s, has(s.latency)).size() <= 1")
+        .message("telemetry.router counts what HTTPRoutes send: name one in spec.routes, and no GRPCRoute; there may be one SLO on latency, and none by label"),
     validation = Rule::new("self.workloadRef == oldSelf.workloadRef && self.service == oldSelf.service")
         .message("workloadRef and service can't be changed: delete this Rollout and make another")
 )]
@@ -221,7 +224,7 @@ pub struct RouteRef {
 /// Where request counts come from.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.scrape), has(self.prometheus), has(self.http)].filter(is, is).size() == 1").message("counts come from one place: give exactly one of scrape, prometheus and http"))]
+#[x_kube(validation = Rule::new("[has(self.scrape), has(self.prometheus), has(self.http), has(self.router)].filter(is, is).size() == 1").message("counts come from one place: give exactly one of scrape, prometheus, http and router"))]
 pub struct Telemetry {
     /// Read the pods' own metrics, straight from the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,6 +235,9 @@ pub struct Telemetry {
     /// Ask for JSON over HTTP. requests and latency are not looked at then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpSource>,
+    /// Ask the gateway's Envoys. requests and latency are not looked at then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<RouterSource>,
     /// The counter of requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<RequestsRef>,

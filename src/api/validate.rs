@@ -8,6 +8,7 @@ use super::{
     http::{HttpSource, is_by_version},
     prometheus::PrometheusSource,
     rollout::{Otherwise, RolloutSpec, Scrape, SloSpec, Strata, Telemetry},
+    router::RouterSource,
     steps::{BlueGreen, Mirror, Pods, RequestMatch, StepSpec},
     values::{Millis, Percent},
     window::ValidWindow,
@@ -39,6 +40,8 @@ pub enum Source {
     Prometheus(Box<PrometheusSource>),
     /// JSON over HTTP.
     Http(Box<HttpSource>),
+    /// The gateway.
+    Router(RouterSource),
 }
 
 impl Source {
@@ -48,6 +51,7 @@ impl Source {
             Self::Pods(scrape) => scrape.interval,
             Self::Prometheus(prometheus) => prometheus.interval,
             Self::Http(http) => http.interval,
+            Self::Router(router) => router.interval,
         }
     }
 }
@@ -193,12 +197,17 @@ pub fn validate(spec: &RolloutSpec) -> Result<Policy, Invalid> {
 }
 
 fn source(telemetry: &Telemetry) -> Result<Source, Invalid> {
-    match (&telemetry.scrape, &telemetry.prometheus, &telemetry.http) {
-        (Some(scrape), None, None) => Ok(Source::Pods(scrape.clone())),
-        (None, Some(prometheus), None) => prometheus_source(prometheus),
-        (None, None, Some(http)) => http_source(http),
-        (None, None, None) => Err(invalid("telemetry", "exactly one of scrape, prometheus and http", "none")),
-        _ => Err(invalid("telemetry", "exactly one of scrape, prometheus and http", "more than one")),
+    let one = "exactly one of scrape, prometheus, http and router";
+    match (&telemetry.scrape, &telemetry.prometheus, &telemetry.http, &telemetry.router) {
+        (Some(scrape), None, None, None) => Ok(Source::Pods(scrape.clone())),
+        (None, Some(prometheus), None, None) => prometheus_source(prometheus),
+        (None, None, Some(http), None) => http_source(http),
+        (None, None, None, Some(router)) => match router.interval {
+            Millis(1000..=60_000) => Ok(Source::Router(router.clone())),
+            other => Err(invalid("telemetry.router.interval", "between 1s and 1m", other)),
+        },
+        (None, None, None, None) => Err(invalid("telemetry", one, "none")),
+        _ => Err(invalid("telemetry", one, "more than one")),
     }
 }
 
@@ -310,7 +319,10 @@ fn one_slo(spec: &RolloutSpec, slo: &SloSpec) -> Result<ValidSlo, Invalid> {
     if let Some(http) = &spec.telemetry.http {
         from_http(spec, slo, http, &field)?;
     }
-    let by_metrics = spec.telemetry.http.is_none();
+    if spec.telemetry.router.is_some() {
+        from_router(spec, slo, &field)?;
+    }
+    let by_metrics = spec.telemetry.http.is_none() && spec.telemetry.router.is_none();
     match kind {
         SloKind::Errors if by_metrics && spec.telemetry.requests.is_none() => {
             return Err(invalid("telemetry.requests", "the counter of requests, for the SLO on errors", "nothing"));
@@ -370,11 +382,26 @@ fn from_http(
             "nothing",
         ));
     }
-    let on_latency = spec.slos.iter().filter(|slo| slo.latency.is_some()).count();
-    match on_latency {
+    one_on_latency(spec, "http")
+}
+
+fn one_on_latency(spec: &RolloutSpec, source: &str) -> Result<(), Invalid> {
+    match spec.slos.iter().filter(|slo| slo.latency.is_some()).count() {
         0 | 1 => Ok(()),
-        more => Err(invalid("slos", "with telemetry.http one SLO on latency at most", more)),
+        more => Err(invalid("slos", format!("with telemetry.{source} one SLO on latency at most"), more)),
     }
+}
+
+/// A router counts what HTTPRoutes send, by status and time.
+fn from_router(spec: &RolloutSpec, slo: &SloSpec, field: &impl Fn(&str) -> String) -> Result<(), Invalid> {
+    if slo.by.is_some() {
+        return Err(invalid(field("by"), "nothing: with telemetry.router no numbers are read by label", "by"));
+    }
+    if spec.routes.is_empty() || spec.routes.iter().any(|route| route.kind != "HTTPRoute") {
+        let found = spec.routes.iter().map(|route| route.kind.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(invalid("routes", "HTTPRoutes, with telemetry.router", format!("[{found}]")));
+    }
+    one_on_latency(spec, "router")
 }
 
 fn strata(spec: &RolloutSpec, by: &Strata, field: impl Fn(&str) -> String) -> Result<(), Invalid> {
@@ -540,11 +567,11 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named_with_what_it_should_be() {
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 26] = [
-            ("spec.telemetry: expected exactly one of scrape, prometheus and http, found none", |v| {
+        let cases: [(&str, Change); 30] = [
+            ("spec.telemetry: expected exactly one of scrape, prometheus, http and router, found none", |v| {
                 v["telemetry"].as_object_mut().expect("object").remove("scrape");
             }),
-            ("spec.telemetry: expected exactly one of scrape, prometheus and http, found more than one", |v| {
+            ("spec.telemetry: expected exactly one of scrape, prometheus, http and router, found more than one", |v| {
                 v["telemetry"]["prometheus"] = json!({"address": "http://prometheus"});
             }),
             ("prometheus.address: expected http:// or https://", |v| from_prometheus(v, "address", json!("ftp://a"))),
@@ -593,6 +620,23 @@ mod tests {
             ("slos[errors].by: expected nothing", |v| {
                 from_http(v, "interval", json!("5s"));
                 v["slos"][0]["by"] = json!({"label": "route", "values": ["a"]});
+            }),
+            ("telemetry.router.interval: expected between 1s and 1m", |v| {
+                v["telemetry"] = json!({"router": {"interval": "100ms"}});
+            }),
+            ("routes: expected HTTPRoutes, with telemetry.router, found [GRPCRoute]", |v| {
+                v["telemetry"] = json!({"router": {}});
+                v["routes"][0]["kind"] = json!("GRPCRoute");
+            }),
+            ("slos[errors].by: expected nothing: with telemetry.router", |v| {
+                v["telemetry"] = json!({"router": {}});
+                v["slos"][0]["by"] = json!({"label": "route", "values": ["a"]});
+            }),
+            ("with telemetry.router one SLO on latency at most", |v| {
+                v["telemetry"] = json!({"router": {}});
+                let mut more = v["slos"][1].clone();
+                more["name"] = json!("slower");
+                v["slos"].as_array_mut().expect("SLOs").push(more);
             }),
             ("counter of requests", |v| {
                 v["telemetry"].as_object_mut().expect("object").remove("requests");

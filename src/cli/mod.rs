@@ -168,6 +168,10 @@ struct ControllerArgs {
     /// read them (the chart has it).
     #[arg(long, env = "SERIN_TELEMETRY_SECRETS")]
     telemetry_secrets: bool,
+    /// HOST:PORT at which the gateway's Envoys show their counters, for telemetry.router of Rollouts. All addresses of the
+    /// name are asked.
+    #[arg(long, env = "SERIN_TELEMETRY_ROUTER")]
+    telemetry_router: Option<String>,
     /// Format of the logs.
     #[arg(long, env = "SERIN_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -248,6 +252,7 @@ fn controller(args: ControllerArgs) -> Result<(), String> {
         gate_hosts: hosts(args.gate_hosts),
         telemetry_hosts: hosts(args.telemetry_hosts),
         telemetry_secrets: args.telemetry_secrets,
+        telemetry_router: args.telemetry_router,
     };
     on_runtime(async { controller::run(settings).await.map_err(|error| error.to_string()) })
 }

@@ -17,12 +17,13 @@ use serde_json::Value;
 
 use super::{caches::Namespace, hosts::AllowedHosts};
 use crate::{
-    api::{BasicAuth, HttpSource, Policy, PrometheusSource, RolloutRun, Scrape, SecretKey, SloKind, Source},
+    api::{BasicAuth, HttpSource, Policy, PrometheusSource, RolloutRun, Scrape, SecretKey, SloKind, Source, names},
     telemetry::{
         Arm, Look, MAX_PODS_PER_ARM, Memory, PodCounts, PodScrape, Query, Round, Scraper, Target,
         http::{Course, HttpCounts, Places, Reading},
         pick,
         prometheus::{Clock, Credentials, Freshness, Labels, Listed, PrometheusClient, Rules},
+        router::{self, Accounts},
         shared_gaps,
     },
     tls,
@@ -33,6 +34,11 @@ use crate::{
 const SECRETS_KEPT: Duration = Duration::from_secs(60);
 /// The API server's time to answer with a Secret.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A name's time to be resolved.
+const LOOKUP: Duration = Duration::from_millis(800);
+/// More Envoys than this are no gateway to be read each second.
+const MOST_ENVOYS: usize = 50;
 
 /// One pod of the run, and what is known of it.
 #[derive(Clone)]
@@ -53,6 +59,8 @@ pub(super) struct Sources {
     pub hosts: AllowedHosts,
     /// Secrets may be read.
     pub secrets: bool,
+    /// HOST:PORT of the gateway's Envoys, where there are any to ask.
+    pub router: Option<String>,
 }
 
 /// Reads the counters of one run's pods.
@@ -60,6 +68,7 @@ pub(super) enum Reader {
     Pods { scraper: Scraper, port: u16, scrape: Scrape },
     Prometheus(Box<FromPrometheus>),
     Http(Box<FromHttp>),
+    Router(Box<FromRouter>),
 }
 
 impl Sources {
@@ -71,6 +80,10 @@ impl Sources {
         template: &Value,
         namespace: &Arc<Namespace>,
     ) -> Option<Reader> {
+        let latency = policy.slos.iter().find_map(|slo| match slo.kind {
+            SloKind::Latency { threshold } => Some(threshold.as_secs_f64()),
+            SloKind::Errors => None,
+        });
         Some(match &policy.source {
             Source::Pods(scrape) => Reader::Pods {
                 scraper: self.scraper.clone(),
@@ -109,7 +122,7 @@ impl Sources {
                     time: source.time.clone(),
                 },
                 hashes: [run.spec.from.hash.clone(), run.spec.to.hash.clone()],
-                latency: policy.slos.iter().any(|slo| matches!(slo.kind, SloKind::Latency { .. })),
+                latency: latency.is_some(),
                 services: Services {
                     name: run.namespace().unwrap_or_default(),
                     namespace: Arc::clone(namespace),
@@ -121,6 +134,23 @@ impl Sources {
                 course: Course::default(),
                 source: (**source).clone(),
             })),
+            Source::Router(source) => {
+                let (namespace, service) = (run.namespace().unwrap_or_default(), &policy.spec.service);
+                let services = [service.clone(), names::canary_service(service)];
+                // Names of Services are sound patterns.
+                let query = |service: &str| router::query(&namespace, service, latency).ok();
+                Reader::Router(Box::new(FromRouter {
+                    scraper: self.scraper.clone(),
+                    queries: [query(&services[0])?, query(&services[1])?],
+                    path: router::path(&namespace, services.each_ref().map(String::as_str)),
+                    stable: format!("Service {service} of namespace {namespace}"),
+                    address: self.router.clone(),
+                    interval: source.interval.as_secs_f64(),
+                    latency: latency.is_some(),
+                    accounts: Accounts::default(),
+                    course: Course::default(),
+                }))
+            }
         })
     }
 }
@@ -133,6 +163,7 @@ impl Reader {
         let look = match self {
             Self::Pods { scraper, port, scrape } => Look::Round(scraped(scraper, *port, scrape, &members, query).await),
             Self::Http(reader) => reader.look(&members).await.unwrap_or_else(Look::Blind),
+            Self::Router(reader) => reader.look(&members).await.unwrap_or_else(Look::Blind),
             Self::Prometheus(reader) => match reader.look(&members, query, is_shared).await {
                 Ok(look) => look,
                 Err(why) => Look::Blind(why),
@@ -282,6 +313,77 @@ impl FromHttp {
             now: seconds(Timestamp::now()),
             interval: self.source.interval.as_secs_f64(),
             answer,
+            has_pods: [has(Arm::Stable), has(Arm::Canary)],
+            latency: self.latency,
+        }))
+    }
+}
+
+/// Asks the gateway's Envoys.
+pub(super) struct FromRouter {
+    scraper: Scraper,
+    /// Stable's and the canary's.
+    queries: [Query; 2],
+    path: String,
+    /// What is looked for, for messages.
+    stable: String,
+    /// HOST:PORT; all addresses of the name are Envoys.
+    address: Option<String>,
+    interval: f64,
+    latency: bool,
+    accounts: Accounts,
+    course: Course,
+}
+
+impl FromRouter {
+    async fn look(&mut self, members: &[Member]) -> Result<Look, String> {
+        let address = self.address.as_ref().ok_or(
+            "telemetry.router: the operator's configuration names no gateway to ask (telemetry.router of the chart)",
+        )?;
+        let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host(address.as_str())).await;
+        let found = found.map_err(|_| format!("telemetry.router: {address} is not resolved within {LOOKUP:?}"))?;
+        let mut envoys: Vec<SocketAddr> =
+            found.map_err(|error| format!("telemetry.router: {address}: {error}"))?.collect();
+        envoys.sort_unstable();
+        envoys.dedup();
+        if envoys.is_empty() || envoys.len() > MOST_ENVOYS {
+            return Err(format!(
+                "telemetry.router: expected 1 to {MOST_ENVOYS} Envoys at {address}, found {}",
+                envoys.len()
+            ));
+        }
+        let target = |envoy: &SocketAddr| Target {
+            pod: envoy.to_string(),
+            arm: Arm::Stable,
+            ip: envoy.ip(),
+            port: envoy.port(),
+            path: self.path.clone(),
+        };
+        let targets: Vec<Target> = envoys.iter().map(target).collect();
+        let [stable, canary] = self.queries.each_ref();
+        let (stable, canary) =
+            tokio::join!(self.scraper.scrape(&targets, stable), self.scraper.scrape(&targets, canary));
+        let mut read = vec![[PodCounts::default(), PodCounts::default()]; envoys.len()];
+        for (arm, results) in [stable, canary].into_iter().enumerate() {
+            for (index, result) in results {
+                // Without one of them the sums would be too small, and the next ones no differences.
+                read[index][arm] = result.map_err(|error| format!("telemetry.router: {error}"))?;
+            }
+        }
+        if read.iter().all(|[stable, _]| stable.requests == 0) {
+            return Err(format!(
+                "telemetry.router: no Envoy at {address} has counted a request for {} yet: is it the gateway of the route, \
+                 and does it name clusters NAMESPACE_SERVICE_PORT, as Contour does?",
+                self.stable
+            ));
+        }
+        let numbers = read.iter().map(|arms| arms.each_ref().map(router::numbers));
+        let envoys: Vec<_> = envoys.iter().map(SocketAddr::ip).zip(numbers).collect();
+        let has = |arm: Arm| members.iter().any(|member| member.arm == arm);
+        Ok(self.course.sift(&Reading {
+            now: seconds(Timestamp::now()),
+            interval: self.interval,
+            answer: self.accounts.add(&envoys),
             has_pods: [has(Arm::Stable), has(Arm::Canary)],
             latency: self.latency,
         }))

@@ -56,6 +56,8 @@ pub struct Settings {
     pub telemetry_hosts: AllowedHosts,
     /// Secrets that Rollouts name for Prometheus may be read.
     pub telemetry_secrets: bool,
+    /// HOST:PORT of the gateway's Envoys; all addresses of the name are asked.
+    pub telemetry_router: Option<String>,
 }
 
 /// Why the controller could not run, or ended.
@@ -170,6 +172,7 @@ async fn govern_all(
         memory,
         hosts: settings.telemetry_hosts.clone(),
         secrets: settings.telemetry_secrets,
+        router: settings.telemetry_router.clone(),
     });
     let trust = settings.gate_ca.as_deref();
     let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), settings.gate_hosts.clone(), trust, leading.clone())?);

@@ -15,6 +15,7 @@ pub mod http;
 pub mod prometheus;
 mod query;
 mod round;
+pub mod router;
 pub mod scrape;
 
 pub use body::Memory;

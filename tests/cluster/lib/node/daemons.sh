@@ -63,7 +63,7 @@ run_contour() {
   exec contour serve --kubeconfig="$PKI/contour.kubeconfig" --config-path="$ETC/contour.yaml" --insecure \
     --disable-leader-election --ingress-status-address="$NODE_IP" \
     --xds-address=127.0.0.1 --xds-port=18010 --http-address=127.0.0.1 --http-port=$CONTOUR_METRICS_PORT \
-    --health-address=127.0.0.1 --health-port=18012 --stats-address=127.0.0.1 --stats-port=8002
+    --health-address=127.0.0.1 --health-port=18012 --stats-address="$NODE_IP" --stats-port=8002
 }
 
 # Envoy asks to be killed when the thread that started it ends: that is the node's first process, which stays.

@@ -47,7 +47,7 @@ fn weighted(shop: &Shop, weight: u32) -> Value {
 }
 
 /// Messages of the events with this reason.
-fn events(shop: &Shop, reason: &str) -> Vec<String> {
+pub(super) fn events(shop: &Shop, reason: &str) -> Vec<String> {
     let events = list(&shop.namespace, "events").expect("kubectl");
     let of_reason = events.iter().filter(|event| event["reason"] == reason);
     of_reason.map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()

@@ -104,11 +104,19 @@ const REFUSED: &[(Changes, &[&str])] = &[
     ),
     (
         &[("    scrape: {port: http, path: /metrics, interval: 1s}\n", "")],
-        &["spec.telemetry", "counts come from one place: give exactly one of scrape, prometheus and http"],
+        &["spec.telemetry", "counts come from one place: give exactly one of scrape, prometheus, http and router"],
     ),
     (
         &[("interval: 1s}", "interval: 1s}\n    prometheus: {address: \"http://prometheus.shop.svc\"}")],
-        &["spec.telemetry", "counts come from one place: give exactly one of scrape, prometheus and http"],
+        &["spec.telemetry", "counts come from one place: give exactly one of scrape, prometheus, http and router"],
+    ),
+    (
+        &[("scrape: {port: http, path: /metrics, interval: 1s}", "router: {}"), ("kind: HTTPRoute", "kind: GRPCRoute")],
+        &["telemetry.router counts what HTTPRoutes send", "no GRPCRoute"],
+    ),
+    (
+        &[("scrape: {port: http, path: /metrics, interval: 1s}", "router: {interval: 100ms}")],
+        &["spec.telemetry.router.interval", "must be between 1s and 1m"],
     ),
     (
         &[("scrape: {port: http, path: /metrics, interval: 1s}", "prometheus: {address: prometheus}")],

@@ -14,6 +14,7 @@ mod people;
 mod prometheus;
 mod record;
 mod releases;
+mod router;
 mod routes;
 mod steps;
 mod trouble;

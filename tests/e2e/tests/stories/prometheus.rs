@@ -42,14 +42,14 @@ fn open(name: &str, steps: &Value, source: &Value) -> (Shop, Load) {
 pub(crate) struct Telemetry;
 
 impl Telemetry {
-    fn set(values: &str) -> Result<(), String> {
+    fn set(how: &str, values: &str) -> Result<(), String> {
         let chart = repository().join("charts/serin").display().to_string();
-        let args = ["upgrade", "serin", &chart, "-n", SERIN, "--reuse-values", "--set", values, "--wait"];
+        let args = ["upgrade", "serin", &chart, "-n", SERIN, "--reuse-values", how, values, "--wait"];
         helm(&[&args[..], &["--timeout", "90s"]].concat()).map(drop)
     }
     pub(crate) fn with(values: &str) -> Self {
         serin();
-        Self::set(values).expect("helm upgrade");
+        Self::set("--set", values).expect("helm upgrade");
         Self
     }
     /// Lets Rollouts ask the cluster's Prometheus.
@@ -61,7 +61,7 @@ impl Telemetry {
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        let back = Self::set("telemetry.hosts=null,telemetry.secrets=false");
+        let back = Self::set("--set-json", r#"telemetry={"hosts":[],"secrets":false,"router":""}"#);
         assert!(back.is_ok() || std::thread::panicking(), "{back:?}");
     }
 }

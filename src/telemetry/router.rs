@@ -1,0 +1,157 @@
+//! Counts of the gateway's Envoys: what each of them says of one Service, as versions' numbers since the run began. Pure;
+//! their pages are read as pods' are.
+//!
+//! Envoy's counters (`/stats/prometheus`): `envoy_cluster_upstream_rq` by `envoy_response_code` has every request, also
+//! those for which no pod answered (503) or not in time (504); `envoy_cluster_upstream_rq_time` is a histogram in
+//! milliseconds of those that a pod answered. Contour names the clusters of a route NAMESPACE_SERVICE_PORT.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use reqwest::Url;
+
+use super::{
+    http::{Answer, Numbers},
+    query::{CounterQuery, LatencyQuery, Matcher, MatcherError, PodCounts, Query},
+};
+
+const REQUESTS: &str = "envoy_cluster_upstream_rq";
+const DURATIONS: &str = "envoy_cluster_upstream_rq_time";
+
+/// What to read of an Envoy's page for one Service. `threshold`: seconds, a bound of Envoy's buckets.
+///
+/// # Errors
+/// If a name is no name of a Service.
+pub fn query(namespace: &str, service: &str, threshold: Option<f64>) -> Result<Query, MatcherError> {
+    let only = Matcher::new([("envoy_cluster_name", format!("{namespace}_{}_[^_]+", regex::escape(service)))])?;
+    let latency = |threshold: f64| LatencyQuery {
+        histogram: DURATIONS.to_owned(),
+        threshold_seconds: threshold * 1000.0,
+        others_seconds: Vec::new(),
+        only: only.clone(),
+        strata: Vec::new(),
+    };
+    let requests = CounterQuery {
+        counter: REQUESTS.to_owned(),
+        errors: Matcher::new([("envoy_response_code", "5..")])?,
+        only: only.clone(),
+        strata: Vec::new(),
+    };
+    Ok(Query { latencies: threshold.map(latency).into_iter().collect(), requests })
+}
+
+/// The page of an Envoy with counters of these Services only.
+pub fn path(namespace: &str, services: [&str; 2]) -> String {
+    let [one, other] = services.map(regex::escape);
+    let filter = format!("^cluster\\.{namespace}_({one}|{other})_[^_.]+\\.upstream_rq_(time|[0-9]+)$");
+    let mut url = Url::parse("http://envoy/stats/prometheus?usedonly").unwrap_or_else(|_| unreachable!("it is a URL"));
+    url.query_pairs_mut().append_pair("filter", &filter);
+    format!("{}?{}", url.path(), url.query().unwrap_or_default())
+}
+
+/// What one Envoy has of one Service.
+pub fn numbers(counts: &PodCounts) -> Numbers {
+    let slow = counts.latencies.first().map_or(0, |latency| latency.slow);
+    // The time of a request may be counted a moment before the request.
+    Numbers { requests: counts.requests, errors: counts.errors, slow: slow.min(counts.requests) }
+}
+
+/// Sums over Envoys that come, go and begin anew.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    began: bool,
+    /// Stable's and the canary's, as each Envoy had them last.
+    last: BTreeMap<IpAddr, [Numbers; 2]>,
+    sums: [Numbers; 2],
+}
+
+impl Accounts {
+    /// One reading of all Envoys. What an Envoy had counted before the first reading is no part of the sums; one that comes
+    /// later has counted nothing but what is new.
+    pub fn add(&mut self, envoys: &[(IpAddr, [Numbers; 2])]) -> Answer {
+        for (envoy, now) in envoys {
+            let before = self.last.get(envoy).copied().unwrap_or(if self.began { Default::default() } else { *now });
+            for ((sum, now), before) in self.sums.iter_mut().zip(now).zip(before) {
+                *sum = plus(*sum, since(*now, before));
+            }
+        }
+        self.began = true;
+        self.last = envoys.iter().copied().collect();
+        let [stable, canary] = self.sums;
+        Answer { stable, canary, time: None }
+    }
+}
+
+/// Counters that went down have begun anew.
+fn since(now: Numbers, before: Numbers) -> Numbers {
+    if now.requests < before.requests || now.errors < before.errors || now.slow < before.slow {
+        return now;
+    }
+    Numbers {
+        requests: now.requests - before.requests,
+        errors: now.errors - before.errors,
+        slow: now.slow - before.slow,
+    }
+}
+
+fn plus(sum: Numbers, more: Numbers) -> Numbers {
+    Numbers {
+        requests: sum.requests.saturating_add(more.requests),
+        errors: sum.errors.saturating_add(more.errors),
+        slow: sum.slow.saturating_add(more.slow),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{Limits, parse, read};
+
+    const PAGE: &str = "\
+# TYPE envoy_cluster_upstream_rq counter
+envoy_cluster_upstream_rq{envoy_response_code=\"200\",envoy_cluster_name=\"shop_auth_80\"} 90
+envoy_cluster_upstream_rq{envoy_response_code=\"503\",envoy_cluster_name=\"shop_auth_80\"} 10
+envoy_cluster_upstream_rq{envoy_response_code=\"404\",envoy_cluster_name=\"shop_auth_8080\"} 5
+envoy_cluster_upstream_rq{envoy_response_code=\"504\",envoy_cluster_name=\"shop_auth-canary_80\"} 3
+envoy_cluster_upstream_rq{envoy_response_code=\"500\",envoy_cluster_name=\"other_auth_80\"} 77
+# TYPE envoy_cluster_upstream_rq_time histogram
+envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"shop_auth_80\",le=\"250\"} 80
+envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"shop_auth_80\",le=\"500\"} 90
+envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"shop_auth_80\",le=\"+Inf\"} 91
+envoy_cluster_upstream_rq_time_sum{envoy_cluster_name=\"shop_auth_80\"} 1234.5
+envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"shop_auth_80\"} 91
+";
+
+    fn of(service: &str) -> Numbers {
+        let page = parse(PAGE.as_bytes(), &Limits::default()).expect("a page");
+        numbers(&read(&page, &query("shop", service, Some(0.25)).expect("a query")).expect("counts"))
+    }
+
+    #[test]
+    fn an_envoy_counts_each_service_of_each_namespace_by_itself() {
+        assert_eq!(of("auth"), Numbers { requests: 105, errors: 10, slow: 11 });
+        assert_eq!(of("auth-canary"), Numbers { requests: 3, errors: 3, slow: 0 });
+        assert_eq!(of("aut"), Numbers::default());
+        let path = path("shop", ["auth", "auth-canary"]);
+        assert!(path.starts_with("/stats/prometheus?usedonly&filter=%5Ecluster%5C.shop_%28auth%7Cauth"), "{path}");
+    }
+
+    #[test]
+    fn what_was_counted_before_is_not_new_and_envoys_may_come_go_and_begin_anew() {
+        let at = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let is = |requests, errors| Numbers { requests, errors, slow: 0 };
+        let mut accounts = Accounts::default();
+        let mut sums = |envoys: &[(IpAddr, [Numbers; 2])]| {
+            let answer = accounts.add(envoys);
+            [answer.stable, answer.canary].map(|numbers| (numbers.requests, numbers.errors))
+        };
+        // Given an Envoy with the history of an earlier run:
+        assert_eq!(sums(&[(at(1), [is(1000, 5), is(70, 30)])]), [(0, 0), (0, 0)]);
+        assert_eq!(sums(&[(at(1), [is(1100, 6), is(75, 30)])]), [(100, 1), (5, 0)]);
+        // When another comes, all that it has is new:
+        assert_eq!(sums(&[(at(1), [is(1150, 6), is(75, 30)]), (at(2), [is(40, 2), is(4, 1)])]), [(190, 3), (9, 1)]);
+        // When the first begins anew, and the canary's cluster of the second does:
+        assert_eq!(sums(&[(at(1), [is(7, 1), is(0, 0)]), (at(2), [is(40, 2), is(1, 0)])]), [(197, 4), (10, 1)]);
+        // When one is gone, what it has counted stays:
+        assert_eq!(sums(&[(at(2), [is(50, 2), is(1, 0)])]), [(207, 4), (10, 1)]);
+    }
+}

@@ -1,0 +1,75 @@
+//! Counts of the gateway: what the pods don't say, and callers that go round it.
+
+use std::time::Duration;
+
+use serde_json::json;
+use serin_e2e::{
+    cluster::{eventually, get},
+    exposure::now,
+    shop::Shop,
+    traffic::Load,
+};
+
+use super::{assert_tidy, evidence::events, figures, gateway, prometheus::Telemetry, serin};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_release_is_judged_by_what_the_gateway_counts() {
+    let _stage = super::alone();
+    serin();
+    let shop = Shop::open("router").expect("a shop");
+    let steps = json!([{"weight": 20, "bake": "5s"}, {"weight": 50, "bake": "5s"}]);
+    shop.rollout(&steps, |rollout| rollout["spec"]["telemetry"] = json!({"router": {}})).expect("a Rollout");
+    shop.idle().expect("Ready");
+    let mut load = Load::start(&gateway(), &shop.host, 200, 600, &[]).expect("load");
+    // given direct callers of the Service, of which the gateway knows nothing
+    let service = get(&shop.namespace, "service", "auth").expect("kubectl").expect("a Service");
+    let address = service["spec"]["clusterIP"].as_str().expect("an address");
+    let _callers =
+        Load::start(&format!("http://{address}"), "direct.example.com", 95, 600, &["--close"]).expect("load");
+
+    // when nobody has said where the gateway's counters are, a release is held
+    let began = now();
+    shop.release(&["VERSION=canary"]).expect("release");
+    let words = "names no gateway to ask (telemetry.router of the chart)";
+    let held = eventually("a hold without data", MINUTE, || {
+        let run = shop.run()?.unwrap_or_default();
+        let waiting = &run["status"]["waiting"];
+        Ok((waiting["reason"] == "NoData" && waiting["message"].to_string().contains(words)).then_some(()))
+    });
+    held.unwrap_or_else(|error| panic!("{error}: {:?}", shop.run()));
+    // and goes on once it is said
+    let node = std::env::var("NODE_IP").expect("NODE_IP: run these by tests/run");
+    let _router = Telemetry::with(&format!("telemetry.router={node}:8002"));
+    let run = shop.run_in("Succeeded", None, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    for slo in run["status"]["slos"].as_array().expect("SLOs") {
+        println!("      {slo}");
+        assert_eq!(slo["verdict"], "Good", "{slo}");
+    }
+    assert_eq!(events(&shop, "MixedTraffic"), Vec::<String>::new(), "like is compared with like");
+    let seen = figures(&mut load, began, "canary");
+    assert_eq!((seen.failed, seen.lost), (0, 0));
+    shop.idle().expect("Ready again");
+
+    // and a version whose pods keep their errors to themselves is taken back
+    let began = now();
+    let first = run["metadata"]["name"].as_str();
+    shop.release(&["VERSION=silent", "FAULT_ERRORS=20%", "FAULT_METRICS=frozen"]).expect("release");
+    let run = shop.run_in("RolledBack", first, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    println!("      {}", run["status"]["message"]);
+    assert_eq!(run["status"]["reason"], "SloViolated", "{}", run["status"]["message"]);
+    let seen = figures(&mut load, began, "silent");
+    assert_eq!(seen.lost, 0);
+    assert!(seen.seconds.is_some_and(|seconds| seconds < 20.0), "{seen:?}");
+
+    // as is one that is slow
+    let (second, began) = (run["metadata"]["name"].as_str(), now());
+    shop.release(&["VERSION=slow", "FAULT_ERRORS=0%", "FAULT_LATENCY=400ms", "FAULT_LATENCY_SHARE=30%"])
+        .expect("release");
+    let run = shop.run_in("RolledBack", second, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    println!("      {}", run["status"]["message"]);
+    assert!(run["status"]["message"].to_string().contains("SLO latency"), "{}", run["status"]["message"]);
+    figures(&mut load, began, "slow");
+    assert_tidy(&shop);
+}
