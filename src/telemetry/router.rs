@@ -58,23 +58,23 @@ pub fn numbers(counts: &PodCounts) -> Numbers {
 /// Sums over Envoys that come, go and begin anew.
 #[derive(Debug, Default)]
 pub struct Accounts {
-    began: bool,
     /// Stable's and the canary's, as each Envoy had them last.
     last: BTreeMap<IpAddr, [Numbers; 2]>,
     sums: [Numbers; 2],
 }
 
 impl Accounts {
-    /// One reading of all Envoys. What an Envoy had counted before the first reading is no part of the sums; one that comes
-    /// later has counted nothing but what is new.
+    /// One reading of all Envoys. What comes into sight is no part of the sums: an Envoy has its history, and counters of a
+    /// cluster that was taken out of it may be back with what they had counted when it is put in again.
     pub fn add(&mut self, envoys: &[(IpAddr, [Numbers; 2])]) -> Answer {
         for (envoy, now) in envoys {
-            let before = self.last.get(envoy).copied().unwrap_or(if self.began { Default::default() } else { *now });
+            let before = self.last.get(envoy).copied().unwrap_or_default();
             for ((sum, now), before) in self.sums.iter_mut().zip(now).zip(before) {
-                *sum = plus(*sum, since(*now, before));
+                if before.requests > 0 {
+                    *sum = plus(*sum, since(*now, before));
+                }
             }
         }
-        self.began = true;
         self.last = envoys.iter().copied().collect();
         let [stable, canary] = self.sums;
         Answer { stable, canary, time: None }
@@ -147,11 +147,14 @@ envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"shop_auth_80\"} 91
         // Given an Envoy with the history of an earlier run:
         assert_eq!(sums(&[(at(1), [is(1000, 5), is(70, 30)])]), [(0, 0), (0, 0)]);
         assert_eq!(sums(&[(at(1), [is(1100, 6), is(75, 30)])]), [(100, 1), (5, 0)]);
-        // When another comes, all that it has is new:
-        assert_eq!(sums(&[(at(1), [is(1150, 6), is(75, 30)]), (at(2), [is(40, 2), is(4, 1)])]), [(190, 3), (9, 1)]);
+        // When another comes, it has a history, too:
+        assert_eq!(sums(&[(at(1), [is(1150, 6), is(75, 30)]), (at(2), [is(40, 2), is(4, 1)])]), [(150, 1), (5, 0)]);
         // When the first begins anew, and the canary's cluster of the second does:
-        assert_eq!(sums(&[(at(1), [is(7, 1), is(0, 0)]), (at(2), [is(40, 2), is(1, 0)])]), [(197, 4), (10, 1)]);
-        // When one is gone, what it has counted stays:
-        assert_eq!(sums(&[(at(2), [is(50, 2), is(1, 0)])]), [(207, 4), (10, 1)]);
+        assert_eq!(sums(&[(at(1), [is(7, 1), is(0, 0)]), (at(2), [is(40, 2), is(1, 0)])]), [(157, 2), (6, 0)]);
+        // When one is gone, what it has counted stays, and so it does when a cluster is:
+        assert_eq!(sums(&[(at(2), [is(50, 2), is(0, 0)])]), [(167, 2), (6, 0)]);
+        // When that is back with what it had:
+        assert_eq!(sums(&[(at(2), [is(50, 2), is(900, 90)])]), [(167, 2), (6, 0)]);
+        assert_eq!(sums(&[(at(2), [is(50, 2), is(910, 91)])]), [(167, 2), (16, 1)]);
     }
 }

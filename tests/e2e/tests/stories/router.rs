@@ -67,7 +67,9 @@ fn a_release_is_judged_by_what_the_gateway_counts() {
     let (second, began) = (run["metadata"]["name"].as_str(), now());
     shop.release(&["VERSION=slow", "FAULT_ERRORS=0%", "FAULT_LATENCY=400ms", "FAULT_LATENCY_SHARE=30%"])
         .expect("release");
-    let run = shop.run_in("RolledBack", second, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    let run = shop.run_in("RolledBack", second, 2 * MINUTE);
+    let run =
+        run.unwrap_or_else(|error| panic!("{error}: {:?}", shop.run().map(|run| run.map(|run| run["status"].clone()))));
     println!("      {}", run["status"]["message"]);
     assert!(run["status"]["message"].to_string().contains("SLO latency"), "{}", run["status"]["message"]);
     figures(&mut load, began, "slow");
