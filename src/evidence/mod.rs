@@ -393,9 +393,14 @@ fn without(tick: &[Sample], canary: &[PodTick], pod: &str) -> Vec<Sample> {
     tick.iter().map(&mut less).collect()
 }
 
+/// No policy has more.
+const MOST_STEPS: u32 = 1000;
+
 /// Who gets the money, and when. In whole parts of 1e-12: exact however often it is written down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Stakes {
+    /// At least 1.
+    #[serde(deserialize_with = "some_steps")]
     steps: u32,
     step: u32,
     /// The step has begun, but a tick of the one before is not yet accounted for.
@@ -469,5 +474,14 @@ impl Stakes {
     fn lump_of_step(&self) -> f64 {
         let last = self.steps - 1;
         self.share_of(self.step.min(last)) as f64 * 0.75 / Self::ALL as f64
+    }
+}
+
+/// A saved state of anything else is none of a policy's.
+fn some_steps<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let steps = u32::deserialize(from)?;
+    match steps {
+        1..=MOST_STEPS => Ok(steps),
+        _ => Err(serde::de::Error::custom(format!("expected 1 to {MOST_STEPS} steps, found {steps}"))),
     }
 }

@@ -40,6 +40,8 @@ pub struct Places {
 pub struct Numbers {
     pub requests: u64,
     pub errors: u64,
+    /// Requests whose time is known, and how many of them were slow.
+    pub timed: u64,
     pub slow: u64,
 }
 
@@ -96,7 +98,8 @@ pub fn read(body: &[u8], places: &Places, hashes: [&str; 2]) -> Result<Answer, H
         }
     };
     let (errors, slow) = (part(&places.errors)?, part(&places.slow)?);
-    let of = |arm: usize| Numbers { requests: requests[arm], errors: errors[arm], slow: slow[arm] };
+    let of =
+        |arm: usize| Numbers { requests: requests[arm], errors: errors[arm], timed: requests[arm], slow: slow[arm] };
     let time = places.time.as_ref().map(|place| time(&value, place)).transpose()?;
     Ok(Answer { stable: of(0), canary: of(1), time })
 }
@@ -192,7 +195,7 @@ impl Course {
                 requests: numbers.requests,
                 errors: numbers.errors,
                 latencies: latency
-                    .then_some(LatencyCount { total: numbers.requests, slow: numbers.slow })
+                    .then_some(LatencyCount { total: numbers.timed, slow: numbers.slow })
                     .into_iter()
                     .collect(),
                 present: true,
@@ -296,7 +299,7 @@ mod tests {
     }
 
     fn numbers(requests: u64, errors: u64) -> Numbers {
-        Numbers { requests, errors, slow: 0 }
+        Numbers { requests, errors, timed: requests, slow: 0 }
     }
 
     #[test]

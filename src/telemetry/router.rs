@@ -50,9 +50,8 @@ pub fn path(namespace: &str, services: [&str; 2]) -> String {
 
 /// What one Envoy has of one Service.
 pub fn numbers(counts: &PodCounts) -> Numbers {
-    let slow = counts.latencies.first().map_or(0, |latency| latency.slow);
-    // The time of a request may be counted a moment before the request.
-    Numbers { requests: counts.requests, errors: counts.errors, slow: slow.min(counts.requests) }
+    let latency = counts.latencies.first().copied().unwrap_or_default();
+    Numbers { requests: counts.requests, errors: counts.errors, timed: latency.total, slow: latency.slow }
 }
 
 /// Sums over Envoys that come, go and begin anew.
@@ -67,29 +66,44 @@ impl Accounts {
     /// One reading of all Envoys. What comes into sight is no part of the sums: an Envoy has its history, and counters of a
     /// cluster that was taken out of it may be back with what they had counted when it is put in again.
     pub fn add(&mut self, envoys: &[(IpAddr, [Numbers; 2])]) -> Answer {
+        let mut known = BTreeMap::new();
         for (envoy, now) in envoys {
             let before = self.last.get(envoy).copied().unwrap_or_default();
-            for ((sum, now), before) in self.sums.iter_mut().zip(now).zip(before) {
+            let mut last = *now;
+            for (((sum, last), now), before) in self.sums.iter_mut().zip(&mut last).zip(now).zip(before) {
+                let begins = before.requests == 0 || now.requests < before.requests;
+                if !begins {
+                    *last = highest(*now, before);
+                }
                 if before.requests > 0 {
-                    *sum = plus(*sum, since(*now, before));
+                    *sum = plus(*sum, if begins { *now } else { less(*last, before) });
                 }
             }
+            known.insert(*envoy, last);
         }
-        self.last = envoys.iter().copied().collect();
+        self.last = known;
         let [stable, canary] = self.sums;
         Answer { stable, canary, time: None }
     }
 }
 
-/// Counters that went down have begun anew.
-fn since(now: Numbers, before: Numbers) -> Numbers {
-    if now.requests < before.requests || now.errors < before.errors || now.slow < before.slow {
-        return now;
-    }
+/// Requests that go down have begun anew. Nothing else tells that: Envoy's histograms are approximate, and of a bucket some
+/// requests may be taken back.
+fn highest(now: Numbers, before: Numbers) -> Numbers {
     Numbers {
-        requests: now.requests - before.requests,
-        errors: now.errors - before.errors,
-        slow: now.slow - before.slow,
+        requests: now.requests,
+        errors: now.errors.max(before.errors),
+        timed: now.timed.max(before.timed),
+        slow: now.slow.max(before.slow),
+    }
+}
+
+fn less(now: Numbers, before: Numbers) -> Numbers {
+    Numbers {
+        requests: now.requests.saturating_sub(before.requests),
+        errors: now.errors.saturating_sub(before.errors),
+        timed: now.timed.saturating_sub(before.timed),
+        slow: now.slow.saturating_sub(before.slow),
     }
 }
 
@@ -97,6 +111,7 @@ fn plus(sum: Numbers, more: Numbers) -> Numbers {
     Numbers {
         requests: sum.requests.saturating_add(more.requests),
         errors: sum.errors.saturating_add(more.errors),
+        timed: sum.timed.saturating_add(more.timed),
         slow: sum.slow.saturating_add(more.slow),
     }
 }
@@ -128,8 +143,8 @@ envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"shop_auth_80\"} 91
 
     #[test]
     fn an_envoy_counts_each_service_of_each_namespace_by_itself() {
-        assert_eq!(of("auth"), Numbers { requests: 105, errors: 10, slow: 11 });
-        assert_eq!(of("auth-canary"), Numbers { requests: 3, errors: 3, slow: 0 });
+        assert_eq!(of("auth"), Numbers { requests: 105, errors: 10, timed: 91, slow: 11 });
+        assert_eq!(of("auth-canary"), Numbers { requests: 3, errors: 3, timed: 0, slow: 0 });
         assert_eq!(of("aut"), Numbers::default());
         let path = path("shop", ["auth", "auth-canary"]);
         assert!(path.starts_with("/stats/prometheus?usedonly&filter=%5Ecluster%5C.shop_%28auth%7Cauth"), "{path}");
@@ -138,7 +153,7 @@ envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"shop_auth_80\"} 91
     #[test]
     fn what_was_counted_before_is_not_new_and_envoys_may_come_go_and_begin_anew() {
         let at = |last: u8| IpAddr::from([10, 0, 0, last]);
-        let is = |requests, errors| Numbers { requests, errors, slow: 0 };
+        let is = |requests, errors| Numbers { requests, errors, timed: 0, slow: 0 };
         let mut accounts = Accounts::default();
         let mut sums = |envoys: &[(IpAddr, [Numbers; 2])]| {
             let answer = accounts.add(envoys);
@@ -156,5 +171,18 @@ envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"shop_auth_80\"} 91
         // When that is back with what it had:
         assert_eq!(sums(&[(at(2), [is(50, 2), is(900, 90)])]), [(167, 2), (6, 0)]);
         assert_eq!(sums(&[(at(2), [is(50, 2), is(910, 91)])]), [(167, 2), (16, 1)]);
+    }
+
+    #[test]
+    fn a_bucket_that_takes_some_back_is_no_new_beginning() {
+        let at = IpAddr::from([10, 0, 0, 1]);
+        let is = |requests, timed, slow| Numbers { requests, errors: 0, timed, slow };
+        let mut accounts = Accounts::default();
+        let mut sum = |canary| accounts.add(&[(at, [is(1, 0, 0), canary])]).canary;
+        assert_eq!(sum(is(1000, 1000, 100)), Numbers::default());
+        assert_eq!(sum(is(1100, 1090, 120)), is(100, 90, 20));
+        // When two are taken back, and come again:
+        assert_eq!(sum(is(1110, 1090, 118)), is(110, 90, 20));
+        assert_eq!(sum(is(1120, 1110, 125)), is(120, 110, 25));
     }
 }
