@@ -211,6 +211,17 @@ mod tests {
     }
 
     #[test]
+    fn a_saved_state_of_no_policy_is_refused() {
+        let saved = serde_json::to_string(&begun()).unwrap();
+        assert!(saved.contains("\"steps\":2"), "{saved}");
+        for steps in ["0", "1001", "4294967295", "-1"] {
+            let other = saved.replace("\"steps\":2", &format!("\"steps\":{steps}"));
+            let error = serde_json::from_str::<Fold>(&other).expect_err(steps).to_string();
+            assert!(error.contains("expected"), "{error}");
+        }
+    }
+
+    #[test]
     fn the_same_ticks_give_the_same_to_the_byte_however_often_they_are_written_down() {
         let (mut straight, mut interrupted) = (begun(), begun());
         for tick in ticks(1, 0.02) {
