@@ -21,7 +21,7 @@ const LEAST_BOUND: f64 = 0.1;
 
 /// What is kept of a run's counts: enough to go on exactly after a restart.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub(super) struct Ledger {
+pub struct Ledger {
     deltas: Deltas,
     fold: Fold,
     /// For each SLO: the bounds that its latency is looked at through.
@@ -31,7 +31,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// `learnt`: of an earlier run, as [`learnt`] has it.
+    /// Of a run that begins. `learnt`: what an earlier run has left in its status.
     pub fn new(policy: &Policy, learnt: Option<&str>) -> Self {
         let settings =
             DeltaSettings { warmup_seconds: policy.spec.limits.warmup.as_secs_f64(), ..DeltaSettings::default() };
@@ -143,6 +143,7 @@ impl Ledger {
         PodTick { pod: pod.pod.clone(), requests: pod.requests, counts }
     }
 
+    /// What it comes to.
     pub fn fold(&self) -> &Fold {
         &self.fold
     }

@@ -23,7 +23,7 @@ mod weights;
 mod world;
 
 pub use hosts::AllowedHosts;
-pub use ledger::{thousandths, watches};
+pub use ledger::{Ledger, thousandths, watches};
 pub use look::{Looked, Moved, asked_percent, due_percent, look_after, move_run, seen, to_close};
 pub use observe::{Seen, arm_of, governed_workload, observe, troubles};
 pub use plan::{PlanError, plan};

@@ -22,6 +22,10 @@ const TOLERATED: f64 = 1.25;
 const CONCENTRATION: f64 = 100.0;
 /// After a change of the weight requests under way, and routers that hear of it late, are given so long.
 const SETTLE_SECONDS: f64 = 5.0;
+/// Readings that are further apart than this are of pods at different times (Prometheus scrapes one after another), so one
+/// arm may be ahead of the other by so much: then the counts of as many times that are waited for.
+const STAGGERED_SECONDS: f64 = 1.5;
+const STAGGERED_TIMES: u64 = 10;
 /// What the arms got lately fades by a sixteenth with each tick.
 const FADE: u64 = 16;
 
@@ -58,6 +62,9 @@ pub struct SampleRatio {
     weights: u64,
     /// Since it was set.
     millis: u64,
+    /// The longest time between two readings since then, where that is long.
+    #[serde(default)]
+    staggered: u64,
     canary: u64,
     stable: u64,
     /// In thousandths, older ones fading.
@@ -74,7 +81,11 @@ impl SampleRatio {
             return;
         }
         let seconds = if tick_seconds.is_nan() { 0.0 } else { tick_seconds.clamp(0.0, 3600.0) };
-        self.millis = self.millis.saturating_add((seconds * 1000.0).round() as u64);
+        let millis = (seconds * 1000.0).round() as u64;
+        self.millis = self.millis.saturating_add(millis);
+        if seconds > STAGGERED_SECONDS {
+            self.staggered = self.staggered.max(millis);
+        }
         if (self.millis as f64) < SETTLE_SECONDS * 1000.0 {
             return;
         }
@@ -107,6 +118,10 @@ impl SampleRatio {
     /// The split is not what was asked for: a reason to hold and to tell, not to roll back.
     pub fn mismatch(&self) -> Option<Mismatch> {
         let (low, high) = self.tolerated()?;
+        let settled = (SETTLE_SECONDS * 1000.0) as u64;
+        if self.millis < settled.saturating_add(self.staggered.saturating_mul(STAGGERED_TIMES)) {
+            return None;
+        }
         let counts = [self.canary as f64, self.stable as f64];
         let requests = counts[0] + counts[1];
         if requests <= 0.0 {
@@ -141,6 +156,24 @@ mod tests {
             split.push(dice.poisson(2.0 * got), dice.poisson(2.0 * (100.0 - got)), asked, 1.0);
             split.mismatch().map(|mismatch| (second, mismatch))
         })
+    }
+
+    #[test]
+    fn pods_that_are_read_one_after_another_are_not_taken_for_a_wrong_split() {
+        // Given readings each 2 s of what Prometheus scrapes each 5 s, the canary's pods 4 s before stable's:
+        let told = |got: f64| {
+            let mut split = SampleRatio::default();
+            (1..200_u32).find_map(|reading| {
+                let scraped =
+                    |offset: u32| u64::from((2 * reading + offset) / 5 - (2 * reading + offset - 2) / 5) * 1000;
+                let (canary, stable) = (scraped(4) as f64 * got, scraped(0) as f64 * (1.0 - got));
+                split.push(canary as u64, stable as u64, 20.0, if scraped(0) > 0 { 5.0 } else { 2.0 });
+                split.mismatch().map(|_| 2 * reading)
+            })
+        };
+        // Then the first of them say nothing; and what is wrong is told within two minutes.
+        assert_eq!(told(0.2), None);
+        assert!(told(0.4).is_some_and(|seconds| seconds < 120), "{:?}", told(0.4));
     }
 
     #[test]
