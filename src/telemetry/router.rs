@@ -63,39 +63,41 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// One reading of all Envoys. What comes into sight is no part of the sums: an Envoy has its history, and counters of a
-    /// cluster that was taken out of it may be back with what they had counted when it is put in again.
+    /// One reading of all Envoys.
     pub fn add(&mut self, envoys: &[(IpAddr, [Numbers; 2])]) -> Answer {
-        let mut known = BTreeMap::new();
+        let before = std::mem::take(&mut self.last);
         for (envoy, now) in envoys {
-            let before = self.last.get(envoy).copied().unwrap_or_default();
-            let mut last = *now;
-            for (((sum, last), now), before) in self.sums.iter_mut().zip(&mut last).zip(now).zip(before) {
-                let begins = before.requests == 0 || now.requests < before.requests;
-                if !begins {
-                    *last = highest(*now, before);
-                }
-                if before.requests > 0 {
-                    *sum = plus(*sum, if begins { *now } else { less(*last, before) });
-                }
-            }
-            known.insert(*envoy, last);
+            let before = before.get(envoy).copied().unwrap_or_default();
+            let last = [0, 1].map(|arm| {
+                let (last, new) = new_of(before[arm], now[arm]);
+                self.sums[arm] = plus(self.sums[arm], new);
+                last
+            });
+            self.last.insert(*envoy, last);
         }
-        self.last = known;
         let [stable, canary] = self.sums;
         Answer { stable, canary, time: None }
     }
 }
 
-/// Requests that go down have begun anew. Nothing else tells that: Envoy's histograms are approximate, and of a bucket some
-/// requests may be taken back.
-fn highest(now: Numbers, before: Numbers) -> Numbers {
-    Numbers {
+/// What an Envoy's numbers of a version are taken for from now on, and what is new in them. What comes into sight is not: an
+/// Envoy has its history, and counters of a cluster that was taken out of it may be back with what they had counted when
+/// it is put in again. Requests that go down have begun anew. Nothing else tells that: Envoy's histograms are approximate,
+/// and of a bucket some requests may be taken back.
+fn new_of(before: Numbers, now: Numbers) -> (Numbers, Numbers) {
+    if before.requests == 0 {
+        return (now, Numbers::default());
+    }
+    if now.requests < before.requests {
+        return (now, now);
+    }
+    let highest = Numbers {
         requests: now.requests,
         errors: now.errors.max(before.errors),
         timed: now.timed.max(before.timed),
         slow: now.slow.max(before.slow),
-    }
+    };
+    (highest, less(highest, before))
 }
 
 fn less(now: Numbers, before: Numbers) -> Numbers {

@@ -13,8 +13,8 @@ use serin::{
 
 use crate::model::{
     cluster::{
-        Nature, backends_of, beside, canary_share, endpoints_of, image_of, is_ready, nature_of, own_rule, percent,
-        pod_nature, selects, settings_of, version_of,
+        Nature, backends_of, beside, canary_share, endpoints_of, image_of, nature_of, own_rule, percent, pod_nature,
+        selects, version_of,
     },
     people::{self, Deed, LEGACY, PREVIEW_HOST, PREVIEW_ROUTE, SECOND_ROUTE, SECOND_SERVICE},
     server::{Kind, Object},
@@ -203,13 +203,13 @@ impl Watch {
     }
 
     fn i3_the_apex_selects_somebody(&mut self, sim: &Sim, passed: i64) -> Check {
-        let any = sim.server.list(Kind::Pod).any(|pod| is_ready(pod));
+        let any = sim.server.list(Kind::Pod).any(|pod| pod.is_ready());
         let none = SERVICES.iter().filter_map(|name| sim.server.get(Kind::Service, name)).find(|service| {
             let pinned = !service.text("/spec/selector/pod-template-hash").is_empty();
             // Made anew, a Deployment's pods have no copies: what they read may be data that none becomes ready with, and
             // nobody would be served without the pin, either.
             let spoilt = sim.setting.tracks && deployment_gone(sim);
-            let serves = |pod: &Rc<Object>| selects(service, pod) && (is_ready(pod) || spoilt);
+            let serves = |pod: &Rc<Object>| selects(service, pod) && (pod.is_ready() || spoilt);
             any && pinned && !sim.server.list(Kind::Pod).any(serves)
         });
         self.pinned_to_none = if none.is_some() { self.pinned_to_none + passed } else { 0 };
@@ -519,7 +519,7 @@ fn i8_pods_keep_their_data(sim: &Sim) -> Check {
         return Ok(());
     }
     for pod in sim.server.list(Kind::Pod).filter(|pod| !pod.is_going()) {
-        let (Some(stamp), Some(reads)) = (Stamp::read(&pod.value), settings_of(pod)) else { continue };
+        let (Some(stamp), Some(reads)) = (Stamp::read(&pod.value), pod.settings()) else { continue };
         let wanted = format!("{}-{}", people::SETTINGS, stamp.digest);
         let there = sim.server.get(Kind::ConfigMap, reads).is_some();
         ensure(reads == wanted && there, || format!("I8: pod {} should have {wanted}, and reads {reads}", pod.name()))?;

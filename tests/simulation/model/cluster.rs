@@ -63,18 +63,13 @@ pub fn version_of(object: &Object) -> String {
     }
 }
 
-/// The ConfigMap that a pod reads.
-pub fn settings_of(pod: &Object) -> Option<&str> {
-    pod.settings()
-}
-
 /// How a pod behaves: a good image may have bad data.
 pub fn pod_nature(server: &Server, pod: &Object) -> Nature {
     let image = pod.nature();
-    let Some(settings) = settings_of(pod).filter(|_| image == Nature::Good) else { return image };
+    let Some(settings) = pod.settings().filter(|_| image == Nature::Good) else { return image };
     match server.get(Kind::ConfigMap, settings) {
         Some(settings) => nature_of(&format!("data:v1-{}", settings.text("/data/fault"))),
-        None if is_ready(pod) => image,
+        None if pod.is_ready() => image,
         None => Nature::NeverReady,
     }
 }
@@ -88,10 +83,6 @@ fn admit(server: &Server, pod: &mut Value) {
     if let Some(name) = pod.pointer_mut("/spec/volumes/0/configMap/name") {
         *name = json!(format!("{}-{}", name.as_str().unwrap_or_default(), stamp.digest));
     }
-}
-
-pub fn is_ready(pod: &Object) -> bool {
-    pod.is_ready()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -154,10 +145,10 @@ impl Cluster {
             return server.create(Kind::Pod, pod, BY).is_ok();
         }
         if pods.len() > wanted {
-            pods.sort_by_key(|pod| (is_ready(pod), std::cmp::Reverse(pod.version)));
+            pods.sort_by_key(|pod| (pod.is_ready(), std::cmp::Reverse(pod.version)));
             return server.delete(Kind::Pod, pods[0].name(), None).is_ok();
         }
-        let ready: Vec<&Rc<Object>> = pods.iter().filter(|pod| is_ready(pod)).collect();
+        let ready: Vec<&Rc<Object>> = pods.iter().filter(|pod| pod.is_ready()).collect();
         let least = 1_000 * set.int("/spec/minReadySeconds");
         let is_ripe =
             |pod: &Rc<Object>| least == 0 || self.lives.get(pod.uid()).is_some_and(|life| life.ready >= least);
@@ -183,7 +174,7 @@ impl Cluster {
                 grace: GRACE,
                 ready: 0,
             });
-            life.ready = if is_ready(&pod) { life.ready + passed } else { 0 };
+            life.ready = if pod.is_ready() { life.ready + passed } else { 0 };
             if pod.is_going() {
                 life.grace -= passed;
                 if life.grace <= 0 {
@@ -195,9 +186,9 @@ impl Cluster {
             if life.next > 0 {
                 continue;
             }
-            let (ready, restarts) = (is_ready(&pod), pod.int("/status/containerStatuses/0/restartCount"));
+            let (ready, restarts) = (pod.is_ready(), pod.int("/status/containerStatuses/0/restartCount"));
             // A pod that lacks its data looks for it again.
-            let lacks = settings_of(&pod).is_some_and(|name| server.get(Kind::ConfigMap, name).is_none());
+            let lacks = pod.settings().is_some_and(|name| server.get(Kind::ConfigMap, name).is_none());
             life.next = if lacks {
                 1_000
             } else if nature == Nature::Crashing {
@@ -360,7 +351,7 @@ pub fn selects(service: &Object, pod: &Object) -> bool {
 }
 
 fn slice_of(server: &Server, service: &Object) -> Value {
-    let pods = server.list(Kind::Pod).filter(|pod| is_ready(pod) && selects(service, pod));
+    let pods = server.list(Kind::Pod).filter(|pod| pod.is_ready() && selects(service, pod));
     let endpoints: Vec<Value> = pods
         .map(|pod| json!({"addresses": [pod.text("/status/podIP")], "conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": pod.name()}}))
         .collect();

@@ -12,7 +12,7 @@ use serin::{
 
 use super::{
     START,
-    cluster::{Cluster, NATURES, Nature, endpoints_of, image_of, is_ready, nature_of, pod_nature, settings_of},
+    cluster::{Cluster, NATURES, Nature, endpoints_of, image_of, nature_of, pod_nature},
     deployments,
     people::{self, Deed},
     prng::Prng,
@@ -655,7 +655,7 @@ impl Sim {
     }
 
     fn evict(&mut self) {
-        let ready: Vec<Rc<Object>> = self.server.list(Kind::Pod).filter(|pod| is_ready(pod)).cloned().collect();
+        let ready: Vec<Rc<Object>> = self.server.list(Kind::Pod).filter(|pod| pod.is_ready()).cloned().collect();
         let has_another = |pod: &Rc<Object>| ready.iter().filter(|other| other.hash() == pod.hash()).count() > 1;
         let may: Vec<&Rc<Object>> = ready.iter().filter(|pod| has_another(pod)).collect();
         if !may.is_empty() {
@@ -668,7 +668,7 @@ impl Sim {
         let healthy: Vec<Rc<Object>> = self
             .server
             .list(Kind::Pod)
-            .filter(|pod| is_ready(pod) && pod_nature(&self.server, pod) == Nature::Good)
+            .filter(|pod| pod.is_ready() && pod_nature(&self.server, pod) == Nature::Good)
             .cloned()
             .collect();
         if !healthy.is_empty() {
@@ -735,7 +735,7 @@ impl Sim {
         let serving = run.text("/spec/from/hash");
         self.server.list(Kind::Pod).any(|pod| {
             pod.hash() == serving
-                && settings_of(pod) == Some(people::SETTINGS)
+                && pod.settings() == Some(people::SETTINGS)
                 && pod_nature(&self.server, pod) != nature_of(image_of(pod))
         })
     }

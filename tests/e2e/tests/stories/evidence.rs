@@ -13,10 +13,9 @@ use std::{
 
 use serde_json::{Value, json};
 use serin_e2e::{
-    cluster::{eventually, get, list},
+    cluster::{eventually, list},
     exposure::now,
     shop::Shop,
-    traffic::Load,
 };
 
 use super::{assert_tidy, figures, open_shop};
@@ -229,10 +228,7 @@ fn callers_with_errors_of_their_own_at_stable_only_are_told_and_mislead_nobody()
         rollout["spec"]["telemetry"]["requests"]["errors"] = json!({"code": "401|5.."});
     });
     // given direct callers of the Service, of whose requests 5 % are errors whatever version answers
-    let service = get(&shop.namespace, "service", "auth").expect("kubectl").expect("a Service");
-    let address = service["spec"]["clusterIP"].as_str().expect("an address");
-    let direct = ["--close"];
-    let _callers = Load::start(&format!("http://{address}"), "direct.example.com", 95, 600, &direct).expect("load");
+    let (address, _callers) = super::direct_callers(&shop, 95);
     let wrong = WrongCallers::start(SocketAddr::new(address.parse().expect("an address"), 80));
 
     // when a healthy version comes, it is promoted, and it is said that the versions serve different mixes

@@ -27,7 +27,7 @@ use std::{
 
 use serde_json::{Value, json};
 use serin_e2e::{
-    cluster::{install, kubectl},
+    cluster::{get, install, kubectl},
     exposure::{Exposure, exposure, now},
     shop::{Shop, repository},
     traffic::Load,
@@ -52,6 +52,14 @@ pub fn serin() {
         let chart = repository().join("charts/serin");
         install(&chart.display().to_string(), &[]).expect("Serin installs from its chart");
     });
+}
+
+/// Callers who go round the gateway, to the Service itself: its address, and so many of their requests a second.
+pub fn direct_callers(shop: &Shop, rate: u32) -> (String, Load) {
+    let service = get(&shop.namespace, "service", "auth").expect("kubectl").expect("a Service");
+    let address = service["spec"]["clusterIP"].as_str().expect("an address").to_owned();
+    let load = Load::start(&format!("http://{address}"), "direct.example.com", rate, 600, &["--close"]);
+    (address, load.expect("direct load"))
 }
 
 /// Address of the gateway.

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use serin_e2e::{
-    cluster::{eventually, get, list},
+    cluster::{eventually, list},
     exposure::now,
     stage::Stage,
-    traffic::Load,
 };
 
 use super::{assert_tidy, figures, gateway, open_shop, rollout_status, short_steps};
@@ -19,9 +18,7 @@ fn a_good_release_is_promoted_and_no_request_is_lost() {
     let _stage = super::beside();
     let (shop, mut load) = open_shop("good", &short_steps(), |_| {});
     // given direct in-cluster callers of the apex, all the time
-    let service = get(&shop.namespace, "service", "auth").expect("kubectl").expect("a Service");
-    let direct = format!("http://{}", service["spec"]["clusterIP"].as_str().expect("an address"));
-    let mut callers = Load::start(&direct, "direct.example.com", 50, 600, &["--close"]).expect("direct load");
+    let (_, mut callers) = super::direct_callers(&shop, 50);
     let before = list(&shop.namespace, "replicasets").expect("kubectl").len();
     let began = now();
 

@@ -3,14 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use serin_e2e::{
-    cluster::{eventually, get},
-    exposure::now,
-    shop::Shop,
-    traffic::Load,
-};
+use serin_e2e::{cluster::eventually, exposure::now, shop::Shop, traffic::Load};
 
-use super::{assert_tidy, evidence::events, figures, gateway, prometheus::Telemetry, serin};
+use super::{assert_tidy, direct_callers, evidence::events, figures, gateway, prometheus::Telemetry, serin};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -24,10 +19,7 @@ fn a_release_is_judged_by_what_the_gateway_counts() {
     shop.idle().expect("Ready");
     let mut load = Load::start(&gateway(), &shop.host, 200, 600, &[]).expect("load");
     // given direct callers of the Service, of which the gateway knows nothing
-    let service = get(&shop.namespace, "service", "auth").expect("kubectl").expect("a Service");
-    let address = service["spec"]["clusterIP"].as_str().expect("an address");
-    let _callers =
-        Load::start(&format!("http://{address}"), "direct.example.com", 95, 600, &["--close"]).expect("load");
+    let (_, _callers) = direct_callers(&shop, 95);
 
     // when nobody has said where the gateway's counters are, a release is held
     let began = now();
