@@ -311,6 +311,8 @@ pub enum WaitingReason {
     Suspicion,
     /// The canary gets more requests than its weight.
     SplitMismatch,
+    /// The gateway sent the canary requests that its pods did not count, and stable's count theirs.
+    RequestsLost,
     /// The step takes longer than limits.stepTimeout.
     StepTimeout,
     /// Requests under way are finishing.

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::look;
+use super::{beside::Beside, look};
 use crate::{
-    api::{Policy, RolloutRunStatus, SloKind, Strata, ValidSlo},
-    evidence::{Count, Fold, Learnt, PodTick, TailBounds, Tick, Watch},
+    api::{Phase, Policy, RolloutRunStatus, SloKind, Strata, ValidSlo},
+    evidence::{Count, Fold, Learnt, PodTick, Router, TailBounds, Tick, Watch},
     forecast,
     telemetry::{
         Arm, ArmCounts, DeltaSettings, Deltas, Histogram, LatencyCount, PodDelta, Query, Round, StratumCount,
@@ -23,6 +23,8 @@ const LEAST_BOUND: f64 = 0.1;
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Ledger {
     deltas: Deltas,
+    #[serde(default)]
+    beside: Beside,
     fold: Fold,
     /// For each SLO: the bounds that its latency is looked at through.
     bounds: Vec<Option<TailBounds>>,
@@ -40,7 +42,7 @@ impl Ledger {
             learnt.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let known: Vec<Option<Learnt>> = policy.slos.iter().map(|slo| known.get(&subject(slo)).copied()).collect();
         let fold = Fold::new(&watches(policy, &bounds), policy.alpha, policy.steps.len()).knowing(&known);
-        Self { deltas: Deltas::new(settings), fold, bounds, chosen: false }
+        Self { deltas: Deltas::new(settings), beside: Beside::default(), fold, bounds, chosen: false }
     }
 
     /// Chooses the bounds from a first reading of stable that knows its latency. Once there is a canary pod and none was
@@ -66,7 +68,7 @@ impl Ledger {
         self.bounds = bounds.collect();
         let has_any = self.bounds.iter().any(Option::is_some);
         if has_any {
-            self.deltas.observe(seconds(now), &round.pods);
+            self.observe(round, now);
             let known: Vec<Option<Learnt>> = self.fold.learnt().into_iter().map(Some).collect();
             let fold = Fold::new(&watches(policy, &self.bounds), policy.alpha, policy.steps.len());
             self.fold = fold.knowing(&known);
@@ -93,7 +95,9 @@ impl Ledger {
         due: f64,
         now: Timestamp,
     ) -> Tick {
-        let counts = self.deltas.observe(seconds(now), &round.pods);
+        let (counts, router) = self.observe(round, now);
+        // Later the Service of stable is the canary's.
+        let is_apart = matches!(status.phase.unwrap_or_default(), Phase::Preparing | Phase::Shifting);
         let pods =
             |arm: Option<&ArmCounts>| arm.map(|arm| arm.pods.iter().map(|pod| self.pod_tick(policy, pod)).collect());
         // A weight that changed meanwhile is not to be checked by these counts.
@@ -107,10 +111,17 @@ impl Ledger {
             replaced: status.bad_pod.as_ref().map(|bad| bad.uid.clone()),
             canary: pods(counts.canary.as_ref()),
             stable: pods(counts.stable.as_ref()),
+            router: router.filter(|_| is_apart),
             blind: blind(round, &counts),
         };
         self.fold.fold(&tick);
         tick
+    }
+
+    /// What the pods counted since the round before, and what the router sent.
+    fn observe(&mut self, round: &Round, now: Timestamp) -> (TickCounts, Option<Router>) {
+        let router = self.beside.add(round, self.deltas.ended(&round.pods));
+        (self.deltas.observe(seconds(now), &round.pods), router)
     }
 
     /// Nothing could be read, and why. Returns the tick that it made: one without counts.
@@ -227,7 +238,7 @@ fn blind(round: &Round, counts: &TickCounts) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
-        api::{Phase, validate},
+        api::validate,
         evidence::Verdict,
         telemetry::{CounterQuery, LatencyQuery, Matcher, PodCounts, PodScrape},
     };
@@ -255,7 +266,7 @@ mod tests {
     }
 
     fn round(pods: Vec<PodScrape>) -> Round {
-        Round { pods, seconds: 1.0, since: f64::INFINITY, fault: None, gap: None, sampled: false }
+        Round { pods, seconds: 1.0, since: f64::INFINITY, fault: None, gap: None, sampled: false, router: None }
     }
 
     /// At the first step, its weight in the route.

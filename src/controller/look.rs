@@ -191,6 +191,7 @@ pub fn seen(fold: &Fold) -> Seen {
             stable_idle: idle.stable,
             blind: fold.blind().map(str::to_owned),
             mismatch: fold.mismatch(),
+            lost: fold.lost(),
             rate: fold.rate(),
         },
         judgements: fold.judge(),

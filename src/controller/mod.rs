@@ -3,7 +3,9 @@
 //! Data goes one way: watch caches -> [`World`] -> [`observe`] (pure) -> the engine -> [`plan`] (pure: actions to
 //! [`Write`]s) -> send. The simulation uses the same `observe` and `plan` against a model of the API server.
 
+mod beside;
 mod caches;
+mod envoys;
 mod gatekeeper;
 mod hosts;
 mod keeper;

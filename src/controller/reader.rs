@@ -15,15 +15,19 @@ use reqwest::{
 };
 use serde_json::Value;
 
-use super::{caches::Namespace, hosts::AllowedHosts};
+use super::{
+    caches::Namespace,
+    envoys::{Envoys, FromRouter},
+    hosts::AllowedHosts,
+};
 use crate::{
-    api::{BasicAuth, HttpSource, Policy, PrometheusSource, RolloutRun, Scrape, SecretKey, SloKind, Source, names},
+    api::{BasicAuth, HttpSource, Policy, PrometheusSource, RolloutRun, Scrape, SecretKey, SloKind, Source},
     telemetry::{
         Arm, Look, MAX_PODS_PER_ARM, Memory, PodCounts, PodScrape, Query, Round, Scraper, Target,
         http::{Course, HttpCounts, Places, Reading},
         pick,
         prometheus::{Clock, Credentials, Freshness, Labels, Listed, PrometheusClient, Rules},
-        router::{self, Accounts},
+        router::Accounts,
         shared_gaps,
     },
     tls,
@@ -34,11 +38,6 @@ use crate::{
 const SECRETS_KEPT: Duration = Duration::from_secs(60);
 /// The API server's time to answer with a Secret.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A name's time to be resolved.
-const LOOKUP: Duration = Duration::from_millis(800);
-/// More Envoys than this are no gateway to be read each second.
-const MOST_ENVOYS: usize = 50;
 
 /// One pod of the run, and what is known of it.
 #[derive(Clone)]
@@ -64,7 +63,13 @@ pub(super) struct Sources {
 }
 
 /// Reads the counters of one run's pods.
-pub(super) enum Reader {
+pub(super) struct Reader {
+    counts: Counts,
+    /// What the router has of them.
+    beside: Option<Envoys>,
+}
+
+enum Counts {
     Pods { scraper: Scraper, port: u16, scrape: Scrape },
     Prometheus(Box<FromPrometheus>),
     Http(Box<FromHttp>),
@@ -84,15 +89,15 @@ impl Sources {
             SloKind::Latency { threshold } => Some(threshold.as_secs_f64()),
             SloKind::Errors => None,
         });
-        Some(match &policy.source {
-            Source::Pods(scrape) => Reader::Pods {
+        let counts = match &policy.source {
+            Source::Pods(scrape) => Counts::Pods {
                 scraper: self.scraper.clone(),
                 port: template::port(template, &scrape.port)?,
                 scrape: scrape.clone(),
             },
             Source::Prometheus(source) => {
                 let name = run.namespace().unwrap_or_default();
-                Reader::Prometheus(Box::new(FromPrometheus {
+                Counts::Prometheus(Box::new(FromPrometheus {
                     labels: Labels {
                         namespace: (source.namespace_label.clone(), name.clone()),
                         pod: source.pod_label.clone(),
@@ -114,7 +119,7 @@ impl Sources {
                     source: (**source).clone(),
                 }))
             }
-            Source::Http(source) => Reader::Http(Box::new(FromHttp {
+            Source::Http(source) => Counts::Http(Box::new(FromHttp {
                 places: Places {
                     requests: source.requests.clone(),
                     errors: source.errors.clone(),
@@ -134,24 +139,22 @@ impl Sources {
                 course: Course::default(),
                 source: (**source).clone(),
             })),
-            Source::Router(source) => {
-                let (namespace, service) = (run.namespace().unwrap_or_default(), &policy.spec.service);
-                let services = [service.clone(), names::canary_service(service)];
-                // Names of Services are sound patterns.
-                let query = |service: &str| router::query(&namespace, service, latency).ok();
-                Reader::Router(Box::new(FromRouter {
-                    scraper: self.scraper.clone(),
-                    queries: [query(&services[0])?, query(&services[1])?],
-                    path: router::path(&namespace, services.each_ref().map(String::as_str)),
-                    stable: format!("Service {service} of namespace {namespace}"),
-                    address: self.router.clone(),
-                    interval: source.interval.as_secs_f64(),
-                    latency: latency.is_some(),
-                    accounts: Accounts::default(),
-                    course: Course::default(),
-                }))
-            }
-        })
+            Source::Router(source) => Counts::Router(Box::new(FromRouter {
+                envoys: Envoys::new(&self.scraper, self.router.as_deref(), run, policy, latency)?,
+                interval: source.interval.as_secs_f64(),
+                latency: latency.is_some(),
+                accounts: Accounts::default(),
+                course: Course::default(),
+            })),
+        };
+        Some(Reader { counts, beside: self.beside(run, policy) })
+    }
+
+    /// The gateway's Envoys, to be asked besides the pods.
+    fn beside(&self, run: &RolloutRun, policy: &Policy) -> Option<Envoys> {
+        let of_pods = matches!(policy.source, Source::Pods(_) | Source::Prometheus(_));
+        let router = self.router.as_deref().filter(|_| of_pods && !policy.spec.routes.is_empty())?;
+        Envoys::new(&self.scraper, Some(router), run, policy, None)
     }
 }
 
@@ -160,19 +163,30 @@ impl Reader {
     pub async fn look(&mut self, members: &[Member], query: &Query, is_shared: bool) -> Look {
         let all = members.len();
         let members = pick(members, MAX_PODS_PER_ARM, |member| (member.arm, member.uid.as_str()));
-        let look = match self {
-            Self::Pods { scraper, port, scrape } => Look::Round(scraped(scraper, *port, scrape, &members, query).await),
-            Self::Http(reader) => reader.look(&members).await.unwrap_or_else(Look::Blind),
-            Self::Router(reader) => reader.look(&members).await.unwrap_or_else(Look::Blind),
-            Self::Prometheus(reader) => match reader.look(&members, query, is_shared).await {
-                Ok(look) => look,
-                Err(why) => Look::Blind(why),
-            },
+        let beside = async {
+            match &self.beside {
+                Some(envoys) => envoys.read().await.ok(),
+                None => None,
+            }
         };
-        match look {
-            Look::Round(round) => Look::Round(Round { sampled: members.len() < all, ..round }),
-            other => other,
+        match tokio::join!(self.counts.look(&members, query, is_shared), beside) {
+            (Look::Round(round), router) => Look::Round(Round { sampled: members.len() < all, router, ..round }),
+            (other, _) => other,
         }
+    }
+}
+
+impl Counts {
+    async fn look(&mut self, members: &[Member], query: &Query, is_shared: bool) -> Look {
+        let look = match self {
+            Self::Pods { scraper, port, scrape } => {
+                Ok(Look::Round(scraped(scraper, *port, scrape, members, query).await))
+            }
+            Self::Http(reader) => reader.look(members).await,
+            Self::Router(reader) => reader.look(members).await,
+            Self::Prometheus(reader) => reader.look(members, query, is_shared).await,
+        };
+        look.unwrap_or_else(Look::Blind)
     }
 }
 
@@ -218,6 +232,7 @@ async fn scraped(scraper: &Scraper, port: u16, scrape: &Scrape, members: &[Membe
         fault,
         gap: shared_gaps(&read).first().map(ToString::to_string),
         sampled: false,
+        router: None,
     }
 }
 
@@ -313,77 +328,6 @@ impl FromHttp {
             now: seconds(Timestamp::now()),
             interval: self.source.interval.as_secs_f64(),
             answer,
-            has_pods: [has(Arm::Stable), has(Arm::Canary)],
-            latency: self.latency,
-        }))
-    }
-}
-
-/// Asks the gateway's Envoys.
-pub(super) struct FromRouter {
-    scraper: Scraper,
-    /// Stable's and the canary's.
-    queries: [Query; 2],
-    path: String,
-    /// What is looked for, for messages.
-    stable: String,
-    /// HOST:PORT; all addresses of the name are Envoys.
-    address: Option<String>,
-    interval: f64,
-    latency: bool,
-    accounts: Accounts,
-    course: Course,
-}
-
-impl FromRouter {
-    async fn look(&mut self, members: &[Member]) -> Result<Look, String> {
-        let address = self.address.as_ref().ok_or(
-            "telemetry.router: the operator's configuration names no gateway to ask (telemetry.router of the chart)",
-        )?;
-        let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host(address.as_str())).await;
-        let found = found.map_err(|_| format!("telemetry.router: {address} is not resolved within {LOOKUP:?}"))?;
-        let mut envoys: Vec<SocketAddr> =
-            found.map_err(|error| format!("telemetry.router: {address}: {error}"))?.collect();
-        envoys.sort_unstable();
-        envoys.dedup();
-        if envoys.is_empty() || envoys.len() > MOST_ENVOYS {
-            return Err(format!(
-                "telemetry.router: expected 1 to {MOST_ENVOYS} Envoys at {address}, found {}",
-                envoys.len()
-            ));
-        }
-        let target = |envoy: &SocketAddr| Target {
-            pod: envoy.to_string(),
-            arm: Arm::Stable,
-            ip: envoy.ip(),
-            port: envoy.port(),
-            path: self.path.clone(),
-        };
-        let targets: Vec<Target> = envoys.iter().map(target).collect();
-        let [stable, canary] = self.queries.each_ref();
-        let (stable, canary) =
-            tokio::join!(self.scraper.scrape(&targets, stable), self.scraper.scrape(&targets, canary));
-        let mut read = vec![[PodCounts::default(), PodCounts::default()]; envoys.len()];
-        for (arm, results) in [stable, canary].into_iter().enumerate() {
-            for (index, result) in results {
-                // Without one of them the sums would be too small, and the next ones no differences.
-                read[index][arm] = result.map_err(|error| format!("telemetry.router: {error}"))?;
-            }
-        }
-        if read.iter().all(|[stable, _]| stable.requests == 0) {
-            return Err(format!(
-                "telemetry.router: no Envoy at {address} has counted a request for {} yet: is it the gateway of the route, \
-                 and does it name clusters NAMESPACE_SERVICE_PORT, as Contour does?",
-                self.stable
-            ));
-        }
-        let numbers = read.iter().map(|arms| arms.each_ref().map(router::numbers));
-        let envoys: Vec<_> = envoys.iter().map(SocketAddr::ip).zip(numbers).collect();
-        let has = |arm: Arm| members.iter().any(|member| member.arm == arm);
-        Ok(self.course.sift(&Reading {
-            now: seconds(Timestamp::now()),
-            interval: self.interval,
-            answer: self.accounts.add(&envoys),
             has_pods: [has(Arm::Stable), has(Arm::Canary)],
             latency: self.latency,
         }))

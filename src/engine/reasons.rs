@@ -54,6 +54,8 @@ reasons! {
     BAD_POD = "BadPod";
     /// The canary gets more requests than its weight.
     SPLIT_MISMATCH = "SplitMismatch";
+    /// The gateway sent the canary requests that its pods did not count.
+    REQUESTS_LOST = "RequestsLost";
     /// Stable has callers of its own, so that the versions serve different mixes of requests.
     MIXED_TRAFFIC = "MixedTraffic";
     /// A gate said yes.

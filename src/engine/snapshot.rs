@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::reasons;
 use crate::{
     api::Share,
-    evidence::{Judgement, Mismatch},
+    evidence::{Judgement, Lost, Mismatch},
 };
 
 /// One look at a run's objects and counts. What was counted is not written with it: the counts are a record of their own.
@@ -229,6 +229,8 @@ pub struct Traffic {
     pub blind: Option<String>,
     /// The canary's share of the requests is not what the route says.
     pub mismatch: Option<Mismatch>,
+    /// The router sent the canary requests that its pods did not count.
+    pub lost: Option<Lost>,
     /// Requests a second that both versions counted, on average; `None` before the first count.
     pub rate: Option<f64>,
 }

@@ -1,10 +1,12 @@
 //! Do the pods count what the router sent them?
 //!
-//! A pod that crashes takes the counts of its last requests with it, and one that hangs never counts
+//! A pod that crashes takes the counts of its last requests with it, and one that closes connections never counts
 //! them: neither reports an error. The router knows. So requests that it sent and that no pod counted
 //! are compared between the arms like bad requests: what both lose, by the way they are counted, is
-//! nobody's fault. And what stable's pods counted beyond what the router sent came by another way: the
-//! arms then serve different mixes.
+//! nobody's fault.
+//!
+//! Where stable's pods count more than the router sent, by callers of their own, what they lose can't be told; so nothing
+//! is then.
 
 use std::collections::VecDeque;
 
@@ -16,19 +18,27 @@ use super::{Count, Sample};
 
 /// At most this share of healthy runs is ever told of losses.
 const ALPHA: f64 = 0.01;
-/// The canary loses more than 1.5 x stable's share + 1 %.
-const LOSES: Bet = Bet::Worse { relative: 1.5, absolute: 0.01 };
+/// The canary loses more than 1.5 x stable's share + 2 %.
+const LOSES: Bet = Bet::Worse { relative: 1.5, absolute: 0.02 };
 /// Requests under way, and readings that are not taken at the same instant, are given so many ticks.
-const GRACE_TICKS: usize = 5;
-/// Stable has other callers: so many requests and such a share that the router did not send.
-const DIRECT_REQUESTS: u64 = 100;
-const DIRECT_SHARE: f64 = 0.05;
+const GRACE_TICKS: usize = 3;
+/// From this share of stable's requests on that the router did not send, stable has other callers.
+const DIRECT_SHARE: f64 = 0.02;
 
-/// Requests of both arms in one tick, from one point of view.
+/// What the router sent to one arm since it was read last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Totals {
-    pub canary: u64,
-    pub stable: u64,
+pub struct Sent {
+    pub requests: u64,
+    /// A pod of the arm has ended since, or was not read: what it counted last, nobody knows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown: bool,
+}
+
+/// The router's counts of one tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Router {
+    pub canary: Sent,
+    pub stable: Sent,
 }
 
 /// The canary loses requests: a reason to hold, for its counts can't be trusted to show its errors.
@@ -43,34 +53,59 @@ pub struct Lost {
     pub threshold: f64,
 }
 
-/// One arm's requests so far.
+/// One arm's requests since its books were opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Account {
     router: u64,
     pods: u64,
-    /// The router's last ticks, which the pods need not have counted yet.
+    /// What the router sent, and what pods counted, in the last ticks: it need not be in the other's yet.
     under_way: VecDeque<u64>,
-    /// Requests given up as lost.
+    counted: VecDeque<u64>,
+    /// What pods counted since the last tick with the router's counts.
+    since: u64,
+    /// The most that the router sent in a tick. The first readings of both are not of the same instant, nor are the last
+    /// ones of a pod that ends: so much is forgiven.
+    most: u64,
     lost: u64,
+    /// All that was looked at, and how much of it was lost, in earlier books too.
+    told: Count,
 }
 
 impl Account {
-    /// Returns the tick whose time is up, and how many more requests are lost.
-    fn push(&mut self, router: u64, pods: u64) -> Count {
+    fn count(&mut self, pods: u64) {
         self.pods = self.pods.saturating_add(pods);
-        self.under_way.push_back(router);
+        self.since = self.since.saturating_add(pods);
+    }
+
+    /// Returns the tick whose time is up, and how many more requests are lost.
+    fn push(&mut self, sent: Sent) -> Count {
+        self.most = self.most.max(sent.requests);
+        if sent.unknown {
+            *self = Self { most: self.most, told: self.told, ..Self::default() };
+            return Count::default();
+        }
+        self.under_way.push_back(sent.requests);
+        self.counted.push_back(std::mem::take(&mut self.since));
         if self.under_way.len() <= GRACE_TICKS {
             return Count::default();
         }
+        self.counted.pop_front();
         let total = self.under_way.pop_front().unwrap_or(0);
         self.router = self.router.saturating_add(total);
-        let bad = self.router.saturating_sub(self.pods).saturating_sub(self.lost).min(total);
+        let missing = self.router.saturating_sub(self.pods).saturating_sub(self.most);
+        let bad = missing.saturating_sub(self.lost).min(total);
         self.lost = self.lost.saturating_add(bad);
-        Count { bad, total }
+        let count = Count { bad, total };
+        self.told.add(count);
+        count
     }
 
-    fn lost(&self) -> Count {
-        Count { bad: self.lost, total: self.router }
+    /// The share of its requests that the router did not send.
+    fn direct(&self) -> f64 {
+        let sum = |ticks: &VecDeque<u64>| ticks.iter().fold(0_u64, |sum, tick| sum.saturating_add(*tick));
+        let sent = self.router.saturating_add(sum(&self.under_way));
+        let counted = self.pods.saturating_sub(self.since).saturating_sub(sum(&self.counted));
+        Count { bad: counted.saturating_sub(sent), total: counted }.ratio().unwrap_or(0.0)
     }
 }
 
@@ -91,32 +126,20 @@ impl Default for Conservation {
 }
 
 impl Conservation {
-    /// One tick in which both points of view were read.
-    pub fn push(&mut self, router: Totals, pods: Totals) {
-        let canary = self.canary.push(router.canary, pods.canary);
-        let stable = self.stable.push(router.stable, pods.stable);
-        self.versus.play(LOSES, Sample { canary, stable }, Phi::ONE, &mut None);
+    /// One tick: what the pods counted, and what the router did, where both points of view were read in full.
+    pub fn push(&mut self, router: Option<Router>, canary: u64, stable: u64) {
+        self.canary.count(canary);
+        self.stable.count(stable);
+        let Some(router) = router else { return };
+        let sample = Sample { canary: self.canary.push(router.canary), stable: self.stable.push(router.stable) };
+        self.versus.play(LOSES, sample, Phi::ONE, &mut None);
     }
 
     /// The canary's pods lose requests that stable's don't.
     pub fn lost(&self) -> Option<Lost> {
         let (evidence, threshold) = (self.versus.ln_e(0.0), -ALPHA.ln());
-        (evidence >= threshold).then(|| Lost {
-            canary: self.canary.lost(),
-            stable: self.stable.lost(),
-            evidence,
-            threshold,
-        })
-    }
-
-    /// Stable's requests, and how many of them (`bad`) came by another way than the router, if that is
-    /// worth telling.
-    pub fn direct(&self) -> Option<Count> {
-        let Account { router, pods, under_way, .. } = &self.stable;
-        let sent = router.saturating_add(under_way.iter().fold(0_u64, |sum, tick| sum.saturating_add(*tick)));
-        let direct = Count { bad: pods.saturating_sub(sent), total: *pods };
-        let share = direct.ratio().unwrap_or(0.0);
-        (direct.bad >= DIRECT_REQUESTS && share >= DIRECT_SHARE).then_some(direct)
+        let is_told = evidence >= threshold && self.stable.direct() < DIRECT_SHARE;
+        is_told.then_some(Lost { canary: self.canary.told, stable: self.stable.told, evidence, threshold })
     }
 }
 
@@ -125,64 +148,150 @@ mod tests {
     use super::super::testing::Dice;
     use super::*;
 
-    fn totals(canary: u64, stable: u64) -> Totals {
-        Totals { canary, stable }
+    fn sent(requests: u64) -> Sent {
+        Sent { requests, unknown: false }
     }
 
-    /// Two minutes at 200 requests a second, a tenth to the canary, of which `kept` are counted; the
-    /// pods are read `late` ticks after the router.
-    fn watched(kept: f64, late: usize, direct: u64) -> Conservation {
-        let (mut dice, mut conservation) = (Dice::new(4), Conservation::default());
-        let mut under_way = VecDeque::from(vec![Totals::default(); late]);
-        for _ in 0..120 {
-            let sent = totals(dice.poisson(20.0), dice.poisson(180.0));
-            let counted = totals(dice.binomial(sent.canary, kept), sent.stable + dice.poisson(direct as f64));
-            under_way.push_back(counted);
-            conservation.push(sent, under_way.pop_front().unwrap());
+    fn router(canary: u64, stable: u64) -> Option<Router> {
+        Some(Router { canary: sent(canary), stable: sent(stable) })
+    }
+
+    /// 200 requests a second, a tenth to the canary.
+    struct Traffic {
+        dice: Dice,
+        conservation: Conservation,
+        /// Shares of each arm's requests that its pods count.
+        kept: [f64; 2],
+        /// So many requests a second that reach stable without the router.
+        direct: f64,
+        /// What the pods have counted and nobody has read: they are read so many ticks after the router.
+        unread: VecDeque<(u64, u64)>,
+    }
+
+    impl Traffic {
+        fn new(kept: [f64; 2], late: usize) -> Self {
+            let conservation = Conservation::default();
+            Self { dice: Dice::new(4), conservation, kept, direct: 0.0, unread: VecDeque::from(vec![(0, 0); late]) }
         }
-        conservation
+
+        fn second(&mut self, change: impl Fn(&mut Option<Router>)) {
+            let (canary, stable) = (self.dice.poisson(20.0), self.dice.poisson(180.0));
+            let direct = self.dice.poisson(self.direct);
+            let counted = (self.dice.binomial(canary, self.kept[0]), self.dice.binomial(stable, self.kept[1]) + direct);
+            self.unread.push_back(counted);
+            let mut router = router(canary, stable);
+            change(&mut router);
+            let (canary, stable) = self.unread.pop_front().unwrap();
+            self.conservation.push(router, canary, stable);
+        }
+
+        fn seconds(mut self, seconds: usize) -> Self {
+            (0..seconds).for_each(|_| self.second(|_| {}));
+            self
+        }
+
+        fn lost(&self) -> Option<Lost> {
+            self.conservation.lost()
+        }
     }
 
     #[test]
     fn requests_that_no_pod_counted_are_told() {
-        let lost = watched(0.8, 0, 0).lost().unwrap();
+        let traffic = Traffic::new([0.8, 1.0], 0).seconds(120);
+        let lost = traffic.lost().unwrap();
         let share = lost.canary.ratio().unwrap();
         assert!((0.12..0.25).contains(&share) && lost.stable.bad == 0, "{lost:?}");
+        // and soon
+        assert!(Traffic::new([0.8, 1.0], 0).seconds(30).lost().is_some());
     }
 
     #[test]
     fn what_is_late_is_not_lost() {
         for late in 0..=GRACE_TICKS {
-            assert_eq!(watched(1.0, late, 0).lost(), None, "{late}");
+            assert_eq!(Traffic::new([1.0, 1.0], late).seconds(120).lost(), None, "{late}");
         }
-        // Not even when a weight goes from 5 to 50 with the pods three ticks late.
-        let (mut conservation, mut under_way) = (Conservation::default(), VecDeque::from(vec![Totals::default(); 3]));
-        for tick in 0..200 {
-            let sent = if tick < 100 { totals(50, 950) } else { totals(500, 500) };
-            under_way.push_back(sent);
-            conservation.push(sent, under_way.pop_front().unwrap());
+        // Not even when a weight goes from 5 to 50 with the pods three ticks late, or all callers stop.
+        let (mut conservation, mut unread) = (Conservation::default(), VecDeque::from(vec![(0, 0); 3]));
+        for tick in 0..300 {
+            let sent = match tick {
+                0..100 => (50, 950),
+                100..200 => (500, 500),
+                _ => (0, 0),
+            };
+            unread.push_back(sent);
+            let (canary, stable) = unread.pop_front().unwrap();
+            conservation.push(router(sent.0, sent.1), canary, stable);
         }
-        assert_eq!(conservation.lost(), None);
+        assert_eq!((conservation.lost(), conservation.canary.told.bad), (None, 0));
+    }
+
+    #[test]
+    fn pods_that_are_read_late_in_a_tick_and_callers_that_stop_are_no_loss() {
+        // Given pods whose first reading has a fifth of a tick that the router's has not:
+        let mut conservation = Conservation::default();
+        for tick in 0..60 {
+            let sent = if tick < 6 { (50, 950) } else { (0, 0) };
+            let counted = if tick == 0 { (40, 760) } else { sent };
+            conservation.push(router(sent.0, sent.1), counted.0, counted.1);
+        }
+        assert_eq!((conservation.lost(), conservation.canary.lost), (None, 0));
     }
 
     #[test]
     fn what_both_arms_lose_is_nobodys_fault() {
-        let (mut dice, mut conservation) = (Dice::new(9), Conservation::default());
-        for _ in 0..300 {
-            let sent = totals(dice.poisson(20.0), dice.poisson(180.0));
-            let kept = totals(dice.binomial(sent.canary, 0.9), dice.binomial(sent.stable, 0.9));
-            conservation.push(sent, kept);
-        }
-        assert_eq!(conservation.lost(), None);
-        assert!(conservation.stable.lost > 3000);
+        let traffic = Traffic::new([0.9, 0.9], 0).seconds(300);
+        assert_eq!(traffic.lost(), None);
+        assert!(traffic.conservation.stable.lost > 3000);
     }
 
     #[test]
-    fn callers_that_go_round_the_router_are_told() {
-        assert_eq!(watched(1.0, 0, 0).direct(), None);
-        assert_eq!(watched(1.0, 0, 3).direct(), None, "a probe now and then is no traffic");
-        let direct = watched(1.0, 0, 60).direct().unwrap();
-        assert!((0.2..0.3).contains(&direct.ratio().unwrap()), "{direct:?}");
+    fn what_a_pod_that_ends_takes_with_it_is_forgiven_and_a_loss_is_found_after_it() {
+        // Given a canary of which a pod ends every ten seconds, with all that the arm had in that second:
+        let mut traffic = Traffic::new([1.0, 1.0], 0);
+        for second in 0..200 {
+            let ends = second % 10 == 9;
+            traffic.kept[0] = if ends { 0.0 } else { 1.0 };
+            traffic.second(|router| router.iter_mut().for_each(|router| router.canary.unknown = ends));
+        }
+        assert_eq!((traffic.lost(), traffic.conservation.canary.told.bad), (None, 0));
+        // When it loses requests by itself:
+        traffic.kept[0] = 0.7;
+        assert!(traffic.seconds(60).lost().is_some());
+    }
+
+    #[test]
+    fn ticks_without_the_router_are_made_up_for_by_the_next_one() {
+        let mut traffic = Traffic::new([1.0, 1.0], 0);
+        let mut behind = (0, 0);
+        for second in 0..200_u32 {
+            let unread = std::cell::Cell::new((0, 0));
+            traffic.second(|router| {
+                let Some(Router { canary, stable }) = router else { return };
+                canary.requests += behind.0;
+                stable.requests += behind.1;
+                if second % 4 != 3 {
+                    unread.set((canary.requests, stable.requests));
+                    *router = None;
+                }
+            });
+            behind = unread.get();
+        }
+        assert_eq!((traffic.lost(), traffic.conservation.stable.lost), (None, 0));
+        assert!(traffic.conservation.stable.told.total > 25_000);
+    }
+
+    #[test]
+    fn where_stable_has_callers_of_its_own_nothing_is_told() {
+        // Given pods that count four of five requests, and at stable as many of its own:
+        let mut traffic = Traffic::new([0.8, 0.8], 0);
+        traffic.direct = 45.0;
+        let traffic = traffic.seconds(300);
+        assert!(traffic.conservation.versus.ln_e(0.0) > 4.7, "it looks like a loss");
+        assert_eq!(traffic.lost(), None);
+        // A probe now and then is no caller.
+        let mut traffic = Traffic::new([0.8, 1.0], 0);
+        traffic.direct = 1.0;
+        assert!(traffic.seconds(120).lost().is_some());
     }
 
     #[test]
@@ -190,7 +299,7 @@ mod tests {
         let mut conservation = Conservation::default();
         for tick in 0..200 {
             let most = if tick % 50 == 49 { u64::MAX } else { tick };
-            conservation.push(totals(most, tick), totals(tick, most));
+            conservation.push(router(most, tick).filter(|_| tick % 3 > 0), tick, most);
             let written = serde_json::to_string(&conservation).unwrap();
             assert!(written.len() < 2000, "{} bytes", written.len());
             assert_eq!(serde_json::from_str::<Conservation>(&written).unwrap(), conservation);

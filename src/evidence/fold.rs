@@ -5,7 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Count, Dispersion, Evidence, Judgement, Learnt, Mismatch, PodTick, Sample, SampleRatio, Split, Watch};
+use super::{
+    Conservation, Count, Dispersion, Evidence, Judgement, Learnt, Lost, Mismatch, PodTick, Router, Sample, SampleRatio,
+    Split, Watch,
+};
 
 /// One reading of both arms. Whole numbers only: they come back from any JSON as they went.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +32,9 @@ pub struct Tick {
     /// What each pod did since the tick before. `None`: the arm has pods, but none could be read.
     pub canary: Option<Vec<PodTick>>,
     pub stable: Option<Vec<PodTick>>,
+    /// What the router sent, where it was asked besides the pods and all were read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router: Option<Router>,
     /// Why there are no counts to judge by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blind: Option<String>,
@@ -41,6 +47,8 @@ pub struct Fold {
     evidence: Evidence,
     split: Split,
     ratio: SampleRatio,
+    #[serde(default)]
+    conservation: Conservation,
     /// Of each SLO's own counts, at stable.
     dispersion: Vec<Dispersion>,
     /// Requests of both arms, in ticks in which both were read, and how long those were.
@@ -56,6 +64,7 @@ impl Fold {
             evidence: Evidence::watching(slos, alpha, steps),
             split: Split::default(),
             ratio: SampleRatio::default(),
+            conservation: Conservation::default(),
             dispersion: vec![Dispersion::default(); slos.len()],
             requests: 0,
             millis: 0,
@@ -95,6 +104,7 @@ impl Fold {
     fn count(&mut self, tick: &Tick) {
         let [canary, stable] = [&tick.canary, &tick.stable].map(|arm| arm.as_deref().map(requests));
         self.split.push(canary, stable, percent(tick.due), tick.seconds());
+        self.conservation.push(tick.router, canary.unwrap_or(0), stable.unwrap_or(0));
         let (Some(canary), Some(stable)) = (canary, stable) else { return };
         self.requests = self.requests.saturating_add(canary).saturating_add(stable);
         self.millis = self.millis.saturating_add(u64::from(tick.interval));
@@ -128,6 +138,11 @@ impl Fold {
     /// The canary's share is not what was asked for.
     pub fn mismatch(&self) -> Option<Mismatch> {
         self.ratio.mismatch()
+    }
+
+    /// The router sent the canary requests that its pods did not count.
+    pub fn lost(&self) -> Option<Lost> {
+        self.conservation.lost()
     }
 
     /// Requests a second of both arms together, on average; `None` without any reading.
@@ -201,6 +216,7 @@ mod tests {
             canary: Some(vec![pod(&mut dice, "c1", 10.0, bad), pod(&mut dice, "c2", 10.0, bad)]),
             stable: (!second.is_multiple_of(7))
                 .then(|| vec![pod(&mut dice, "s1", 100.0, 0.002), pod(&mut dice, "s2", 100.0, 0.002)]),
+            router: None,
             blind: second.is_multiple_of(7).then(|| "stable can't be read".to_owned()),
         };
         (0..120).map(&mut tick).collect()

@@ -52,7 +52,8 @@ mod watch;
 
 use serde::{Deserialize, Serialize};
 
-pub use conservation::{Conservation, Lost, Totals};
+use conservation::Conservation;
+pub use conservation::{Lost, Router, Sent};
 pub use crowd::Suspect;
 pub use detection::{Detection, Leg, Rules, seconds_to_go_on};
 pub use dispersion::{Dispersion, Learnt};

@@ -144,6 +144,14 @@ impl Deltas {
         TickCounts { canary: canary.if_read(), stable: stable.if_read() }
     }
 
+    /// Of which arms a pod that was there at the last tick is not in these scrapes: `[stable, canary]`.
+    pub fn ended(&self, scrapes: &[PodScrape]) -> [bool; 2] {
+        let last = self.pods.values().map(|pod| pod.listed_at).fold(f64::NEG_INFINITY, f64::max);
+        let is_gone = |id: &str| scrapes.iter().all(|scrape| scrape.pod != id);
+        let ended = |arm| self.pods.iter().any(|(id, pod)| pod.arm == arm && pod.listed_at >= last && is_gone(id));
+        [ended(Arm::Stable), ended(Arm::Canary)]
+    }
+
     fn observe_pod(&mut self, now: f64, scrape: &PodScrape, tally: &mut ArmCounts) {
         // There at the first tick, readable or not, is old enough to have history.
         let has_history = scrape.born_before_run || !self.started;

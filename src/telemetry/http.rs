@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use reqwest::{Client, StatusCode, Url};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
@@ -36,13 +37,23 @@ pub struct Places {
 }
 
 /// A version's numbers, since whenever. 0 where nothing is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Numbers {
+    #[serde(skip_serializing_if = "is_zero")]
     pub requests: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub errors: u64,
     /// Requests whose time is known, and how many of them were slow.
+    #[serde(skip_serializing_if = "is_zero")]
     pub timed: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub slow: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's way")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What an answer says.
@@ -211,6 +222,7 @@ impl Course {
             fault: None,
             gap: None,
             sampled: false,
+            router: None,
         }
     }
 }

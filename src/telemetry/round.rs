@@ -1,6 +1,8 @@
 //! What a look at a source of counts brings, whichever source it is.
 
-use super::deltas::PodScrape;
+use std::net::IpAddr;
+
+use super::{deltas::PodScrape, http::Numbers};
 
 /// One look.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,4 +30,6 @@ pub struct Round {
     pub gap: Option<String>,
     /// There are more pods than were to be read, so what was counted is no share of all requests.
     pub sampled: bool,
+    /// What each of the gateway's Envoys has of stable and of the canary, read besides the pods.
+    pub router: Option<Vec<(IpAddr, [Numbers; 2])>>,
 }

@@ -8,6 +8,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use reqwest::Url;
+use serde::{Deserialize, Serialize};
 
 use super::{
     http::{Answer, Numbers},
@@ -55,7 +56,7 @@ pub fn numbers(counts: &PodCounts) -> Numbers {
 }
 
 /// Sums over Envoys that come, go and begin anew.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Accounts {
     /// Stable's and the canary's, as each Envoy had them last.
     last: BTreeMap<IpAddr, [Numbers; 2]>,

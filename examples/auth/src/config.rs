@@ -14,9 +14,10 @@ use thiserror::Error;
 const SHORTEST_KEY: usize = 16;
 
 /// The faults that the environment may name; any other `FAULT_*` is a typing error that would silently test nothing.
-const FAULT_NAMES: [&str; 12] = [
+const FAULT_NAMES: [&str; 13] = [
     "FAULT_CONTROL",
     "FAULT_CRASH",
+    "FAULT_DROP",
     "FAULT_ERRORS",
     "FAULT_HANG",
     "FAULT_HANG_ALL",
@@ -190,6 +191,7 @@ impl Vars {
         Ok(Faults {
             errors: self.share("FAULT_ERRORS")?.unwrap_or(Share::NONE),
             login_errors: self.share("FAULT_LOGIN_ERRORS")?.unwrap_or(Share::NONE),
+            drop: self.share("FAULT_DROP")?.unwrap_or(Share::NONE),
             latency: latency.unwrap_or_default(),
             latency_share: latency_share.unwrap_or(Share::ALL),
             never_ready: self.flag("FAULT_NEVER_READY")?,

@@ -51,6 +51,8 @@ pub struct Faults {
     pub errors: Share,
     /// Logins answered 500, besides.
     pub login_errors: Share,
+    /// Business requests whose connection is closed in place of an answer, and which nobody counts.
+    pub drop: Share,
     /// Added to [`latency_share`](Self::latency_share) of business requests.
     pub latency: Duration,
     pub latency_share: Share,
@@ -69,6 +71,7 @@ impl Default for Faults {
         Self {
             errors: Share::NONE,
             login_errors: Share::NONE,
+            drop: Share::NONE,
             latency: Duration::ZERO,
             latency_share: Share::ALL,
             never_ready: false,
@@ -89,6 +92,9 @@ impl Faults {
         if self.login_errors > Share::NONE {
             on.push(format!("errors of logins {}", self.login_errors));
         }
+        if self.drop > Share::NONE {
+            on.push(format!("drop {}", self.drop));
+        }
         if !self.latency.is_zero() && self.latency_share > Share::NONE {
             let latency = humantime::format_duration(self.latency);
             on.push(format!("latency {latency} for {}", self.latency_share));
@@ -108,6 +114,7 @@ impl Faults {
 pub struct Change {
     errors: Option<String>,
     login_errors: Option<String>,
+    drop: Option<String>,
     latency: Option<String>,
     latency_share: Option<String>,
     never_ready: Option<bool>,
@@ -138,6 +145,7 @@ impl Change {
                 before.login_errors,
                 |text| text.parse().ok(),
             )?,
+            drop: parse_or("drop", Share::EXPECTED, self.drop.as_deref(), before.drop, |text| text.parse().ok())?,
             latency: parse_or(
                 "latency",
                 "a duration such as 400ms or 5s",
@@ -182,15 +190,16 @@ pub struct Fate {
     pub error: bool,
     /// If it is a login.
     pub login_error: bool,
+    pub drop: bool,
     pub hang: bool,
 }
 
 /// Draws the fate of a request.
 pub fn draw(faults: &Faults, dice: &mut fastrand::Rng) -> Fate {
     // All are always thrown, so that one fault's sequence doesn't depend on another being on.
-    let [slow, error, login_error] =
-        [faults.latency_share, faults.errors, faults.login_errors].map(|share| dice.f64() < share.0);
-    Fate { wait: if slow { faults.latency } else { Duration::ZERO }, error, login_error, hang: faults.hang }
+    let [slow, error, login_error, drop] =
+        [faults.latency_share, faults.errors, faults.login_errors, faults.drop].map(|share| dice.f64() < share.0);
+    Fate { wait: if slow { faults.latency } else { Duration::ZERO }, error, login_error, drop, hang: faults.hang }
 }
 
 /// The faults in force, and the dice.

@@ -17,6 +17,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 use std::future::pending;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -175,6 +176,10 @@ async fn misbehave(State(app): State<Arc<App>>, path: MatchedPath, request: Requ
     let fate = app.faults.draw();
     if fate.hang {
         return pending().await;
+    }
+    if fate.drop {
+        // Unwinds the connection's task, and says nothing.
+        resume_unwind(Box::new("dropped (fault)"));
     }
     if !fate.wait.is_zero() {
         tokio::time::sleep(fate.wait).await;

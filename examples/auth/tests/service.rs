@@ -243,6 +243,15 @@ fn hanging_spares_the_probes() {
 }
 
 #[test]
+fn dropping_answers_nothing_and_counts_nothing() {
+    let service = Service::start(&[("FAULT_DROP", "100%")]);
+    assert!(call(service.address, "GET", "/session", "", "").is_err());
+    assert_eq!(service.get("/readyz").status, 200);
+    let page = service.get("/metrics").body;
+    assert!(!page.lines().any(|line| line.starts_with("http_requests_total{")), "{page}");
+}
+
+#[test]
 fn hanging_as_a_whole_begins_once_ready() {
     let service = Service::start(&[("FAULT_HANG_ALL", "true")]);
     assert_eq!(service.log_in("wonderland").status, 200);

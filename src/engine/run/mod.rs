@@ -279,8 +279,8 @@ fn record_contests(view: &View<'_>, status: &mut RolloutRunStatus) -> Vec<Note> 
 fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<Note> {
     let loud = |reason| {
         use WaitingReason::{
-            Approval, Blocked, FewRequests, Gate, NoData, Paused, Quota, RouteContested, SharedFault, SplitMismatch,
-            StepTimeout, Suspicion,
+            Approval, Blocked, FewRequests, Gate, NoData, Paused, Quota, RequestsLost, RouteContested, SharedFault,
+            SplitMismatch, StepTimeout, Suspicion,
         };
         matches!(
             reason,
@@ -291,6 +291,7 @@ fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<
                 | NoData
                 | Paused
                 | Quota
+                | RequestsLost
                 | RouteContested
                 | SharedFault
                 | SplitMismatch
@@ -310,12 +311,14 @@ fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<
                 WaitingReason::RouteContested => reasons::ROUTE_CONTESTED,
                 WaitingReason::StepTimeout => reasons::STEP_TIMEOUT,
                 WaitingReason::SplitMismatch => reasons::SPLIT_MISMATCH,
+                WaitingReason::RequestsLost => reasons::REQUESTS_LOST,
                 _ => reasons::HOLDING,
             },
             message: match waiting.reason {
-                WaitingReason::RouteContested | WaitingReason::StepTimeout | WaitingReason::SplitMismatch => {
-                    waiting.message.clone()
-                }
+                WaitingReason::RouteContested
+                | WaitingReason::StepTimeout
+                | WaitingReason::SplitMismatch
+                | WaitingReason::RequestsLost => waiting.message.clone(),
                 reason => format!("{reason:?}: {}", waiting.message),
             },
         }),

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{Advance, Lets, Millis, Otherwise, Phase, Share, Step, WaitingReason},
-    evidence::{Off, Verdict},
+    evidence::{Count, Off, Verdict},
 };
 
 /// A contested canary keeps its pods for so many seconds after its weight is gone: a controller that has just come to
@@ -290,7 +290,7 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
             ),
         ));
     }
-    if let Some(held) = blame::hold(view).or_else(|| replacement(view)).or_else(|| split(view)) {
+    if let Some(held) = blame::hold(view).or_else(|| replacement(view)).or_else(|| split(view)).or_else(|| lost(view)) {
         return Some(held);
     }
     if elapsed < bake.as_secs_f64() && !is_proven(view, lets) {
@@ -358,6 +358,20 @@ fn split(view: &View<'_>) -> Option<(WaitingReason, String)> {
     Some((WaitingReason::SplitMismatch, message))
 }
 
+/// The canary's pods don't count all that they get: a pod that crashes, or closes a connection, reports no error.
+fn lost(view: &View<'_>) -> Option<(WaitingReason, String)> {
+    let lost = view.snapshot.traffic.lost.as_ref()?;
+    let percent = |count: Count| 100.0 * count.ratio().unwrap_or(0.0);
+    let message = format!(
+        "of {} requests that the gateway sent to the canary its pods did not count {:.1} % (stable's: {:.1} %), so what they \
+         count says little: look whether pods crash or close connections, or count less than the old version did",
+        lost.canary.total,
+        percent(lost.canary),
+        percent(lost.stable)
+    );
+    Some((WaitingReason::RequestsLost, message))
+}
+
 /// The canary is proven not to be worse, and the policy goes on by that: no need to bake.
 fn is_proven(view: &View<'_>, lets: &Lets) -> bool {
     let judgements = &view.snapshot.judgements;
@@ -409,7 +423,10 @@ fn words(lets: &Lets, weight: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::Scene, *};
-    use crate::{api::BadPod, evidence::Mismatch};
+    use crate::{
+        api::BadPod,
+        evidence::{Lost, Mismatch},
+    };
 
     fn held(scene: &Scene) -> Option<(WaitingReason, String)> {
         why_not_yet(&scene.view(), 0.0, &Lets::Weight(50), Millis::seconds(60))
@@ -426,6 +443,18 @@ mod tests {
         // Less is no broken split: stable has other callers.
         scene.snapshot.traffic.mismatch = Some(off(Off::Less, 3.0));
         assert_eq!(held(&scene).map(|(reason, _)| reason), Some(WaitingReason::Bake));
+    }
+
+    #[test]
+    fn a_canary_that_loses_requests_is_held_with_the_numbers() {
+        let mut scene = Scene::with(None);
+        let count = |bad, total| Count { bad, total };
+        let (canary, stable) = (count(100, 800), count(8, 4000));
+        scene.snapshot.traffic.lost = Some(Lost { canary, stable, evidence: 9.0, threshold: 4.6 });
+        let (reason, message) = held(&scene).expect("a hold");
+        assert_eq!(reason, WaitingReason::RequestsLost);
+        assert!(message.contains("of 800 requests that the gateway sent"), "{message}");
+        assert!(message.contains("did not count 12.5 % (stable's: 0.2 %)"), "{message}");
     }
 
     #[test]

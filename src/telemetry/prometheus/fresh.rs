@@ -203,7 +203,12 @@ impl Freshness {
                 )
             })
         });
-        Sifted { round: Round { pods, seconds, since, fault: None, gap, sampled: false }, known, at, moved }
+        Sifted {
+            round: Round { pods, seconds, since, fault: None, gap, sampled: false, router: None },
+            known,
+            at,
+            moved,
+        }
     }
 
     fn note(&mut self, clock: Clock, sifted: &Sifted, is_shared: bool) {

@@ -50,7 +50,8 @@ pub fn serin() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let chart = repository().join("charts/serin");
-        install(&chart.display().to_string(), &[]).expect("Serin installs from its chart");
+        let router = format!("telemetry.router={}", router());
+        install(&chart.display().to_string(), &[&router]).expect("Serin installs from its chart");
     });
 }
 
@@ -60,6 +61,11 @@ pub fn direct_callers(shop: &Shop, rate: u32) -> (String, Load) {
     let address = service["spec"]["clusterIP"].as_str().expect("an address").to_owned();
     let load = Load::start(&format!("http://{address}"), "direct.example.com", rate, 600, &["--close"]);
     (address, load.expect("direct load"))
+}
+
+/// Where Contour's Envoy shows its counters.
+pub fn router() -> String {
+    format!("{}:8002", std::env::var("NODE_IP").expect("NODE_IP: run these by tests/run"))
 }
 
 /// Address of the gateway.

@@ -61,7 +61,8 @@ impl Telemetry {
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        let back = Self::set("--set-json", r#"telemetry={"hosts":[],"secrets":false,"router":""}"#);
+        let values = json!({"hosts": [], "secrets": false, "router": super::router()});
+        let back = Self::set("--set-json", &format!("telemetry={values}"));
         assert!(back.is_ok() || std::thread::panicking(), "{back:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use serin_e2e::{cluster::eventually, exposure::now, shop::Shop, traffic::Load};
 
-use super::{assert_tidy, direct_callers, evidence::events, figures, gateway, prometheus::Telemetry, serin};
+use super::{assert_tidy, direct_callers, evidence::events, figures, gateway, open_shop, prometheus::Telemetry, serin};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -13,6 +13,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 fn a_release_is_judged_by_what_the_gateway_counts() {
     let _stage = super::alone();
     serin();
+    let unnamed = Telemetry::with("telemetry.router=");
     let shop = Shop::open("router").expect("a shop");
     let steps = json!([{"weight": 20, "bake": "5s"}, {"weight": 50, "bake": "5s"}]);
     shop.rollout(&steps, |rollout| rollout["spec"]["telemetry"] = json!({"router": {}})).expect("a Rollout");
@@ -32,8 +33,7 @@ fn a_release_is_judged_by_what_the_gateway_counts() {
     });
     held.unwrap_or_else(|error| panic!("{error}: {:?}", shop.run()));
     // and goes on once it is said
-    let node = std::env::var("NODE_IP").expect("NODE_IP: run these by tests/run");
-    let _router = Telemetry::with(&format!("telemetry.router={node}:8002"));
+    drop(unnamed);
     let run = shop.run_in("Succeeded", None, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
     for slo in run["status"]["slos"].as_array().expect("SLOs") {
         println!("      {slo}");
@@ -65,5 +65,34 @@ fn a_release_is_judged_by_what_the_gateway_counts() {
     println!("      {}", run["status"]["message"]);
     assert!(run["status"]["message"].to_string().contains("SLO latency"), "{}", run["status"]["message"]);
     figures(&mut load, began, "slow");
+    assert_tidy(&shop);
+}
+
+#[test]
+fn requests_that_the_canarys_pods_do_not_count_hold_the_run() {
+    let _stage = super::beside();
+    let steps = json!([{"weight": 20, "bake": "30s"}, {"weight": 50, "bake": "5s"}]);
+    let (shop, mut load) = open_shop("uncounted", &steps, |_| {});
+
+    // when a version closes connections instead of answering, its pods report no errors
+    let began = now();
+    shop.release(&["VERSION=dropping", "FAULT_DROP=20%"]).expect("release");
+    let held = eventually("a hold for requests that are lost", MINUTE, || {
+        let run = shop.run()?.unwrap_or_default();
+        Ok((run["status"]["waiting"]["reason"] == "RequestsLost").then_some(run))
+    });
+    let run = held.unwrap_or_else(|error| panic!("{error}: {:?}", shop.run()));
+    println!("      after {:.1} s: {}", now() - began, run["status"]["waiting"]["message"]);
+    assert_eq!(run["status"]["slos"][0]["canary"]["bad"], 0, "{}", run["status"]["slos"]);
+    assert_eq!(events(&shop, "RequestsLost").len(), 1);
+
+    // then a person takes it back, and the next version is promoted
+    let first = run["metadata"]["name"].as_str();
+    shop.serin(&["abort", "auth"]).expect("abort");
+    shop.run_in("RolledBack", None, MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    figures(&mut load, began, "dropping");
+    shop.release(&["VERSION=answering", "FAULT_DROP=0%"]).expect("release");
+    shop.run_in("Succeeded", first, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(events(&shop, "RequestsLost").len(), 1, "once");
     assert_tidy(&shop);
 }
