@@ -4,6 +4,7 @@
 //! it saw and decided, tick by tick, is in its [`RolloutRecord`]s.
 //! Everything the API server can check is checked there (CEL rules in the generated CRDs); [`validate`] says the rest.
 
+mod access;
 mod gates;
 mod http;
 pub mod names;
@@ -17,9 +18,10 @@ mod validate;
 mod values;
 mod window;
 
+pub use access::{Access, BasicAuth, SecretKey, Trust};
 pub use gates::{GatePoint, GateSpec, HttpGate, JobGate, JobTemplate, Window};
 pub use http::HttpSource;
-pub use prometheus::{BasicAuth, PrometheusSource, SecretKey, Trust};
+pub use prometheus::PrometheusSource;
 pub use record::{RolloutRecord, RolloutRecordSpec};
 pub use rollout::{
     Advance, Condition, ConfigKind, Configuration, ErrorBudget, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise,

@@ -1,10 +1,12 @@
 //! Prometheus as the source of counts.
 
 use kube::KubeSchema;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::Millis;
+use super::{
+    access::{Access, BasicAuth, SecretKey, Trust},
+    values::Millis,
+};
 
 /// The pods' counters as a Prometheus server has them, or another that answers its query API. Serin reads them raw and
 /// takes the differences itself.
@@ -59,29 +61,10 @@ fn pod_label() -> String {
     "pod".into()
 }
 
-/// Whom to trust.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
-pub struct Trust {
-    /// Certificates (PEM) of the authorities to trust, and no others. Needs the same as bearerToken.
-    pub ca: SecretKey,
-}
-
-/// User name and password.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
-pub struct BasicAuth {
-    /// User name.
-    pub username: SecretKey,
-    /// Password.
-    pub password: SecretKey,
-}
-
-/// One key of a Secret of this namespace.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
-pub struct SecretKey {
-    /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// The key in it.
-    #[schemars(length(min = 1, max = 253))]
-    pub key: String,
+impl PrometheusSource {
+    /// What it keeps in Secrets.
+    pub fn access(&self) -> Access<'_> {
+        let (tls, token, basic) = (&self.tls, &self.bearer_token, &self.basic_auth);
+        Access { tls: tls.as_ref(), bearer_token: token.as_ref(), basic_auth: basic.as_ref() }
+    }
 }

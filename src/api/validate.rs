@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{
+    access::Access,
     gates::{GatePoint, GateSpec, HttpGate, JobGate},
     http::{HttpSource, is_by_version},
     prometheus::PrometheusSource,
@@ -230,7 +231,19 @@ fn http_source(http: &HttpSource) -> Result<Source, Invalid> {
     if let Some(place) = http.time.as_ref().filter(|place| !place.starts_with('/')) {
         return Err(invalid(field("time"), "a JSON pointer, such as /time", place));
     }
+    access(http.access(), field, "url", url)?;
     Ok(Source::Http(Box::new(http.clone())))
+}
+
+/// `name`: the field that has the address.
+fn access(access: Access<'_>, field: impl Fn(&str) -> String, name: &str, address: &str) -> Result<(), Invalid> {
+    if access.bearer_token.is_some() && access.basic_auth.is_some() {
+        return Err(invalid(field("bearerToken"), "bearerToken or basicAuth", "both"));
+    }
+    if !access.is_open() && !address.starts_with("https://") {
+        return Err(invalid(field(name), "https://, for tls, bearerToken and basicAuth", address));
+    }
+    Ok(())
 }
 
 fn prometheus_source(prometheus: &PrometheusSource) -> Result<Source, Invalid> {
@@ -249,13 +262,7 @@ fn prometheus_source(prometheus: &PrometheusSource) -> Result<Source, Invalid> {
             return Err(invalid(field(name), "the name of a label", label));
         }
     }
-    let secret = prometheus.bearer_token.is_some() || prometheus.basic_auth.is_some();
-    if prometheus.bearer_token.is_some() && prometheus.basic_auth.is_some() {
-        return Err(invalid(field("bearerToken"), "bearerToken or basicAuth", "both"));
-    }
-    if (secret || prometheus.tls.is_some()) && !address.starts_with("https://") {
-        return Err(invalid(field("address"), "https://, for tls, bearerToken and basicAuth", address));
-    }
+    access(prometheus.access(), field, "address", address)?;
     Ok(Source::Prometheus(Box::new(prometheus.clone())))
 }
 
@@ -567,7 +574,7 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named_with_what_it_should_be() {
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 30] = [
+        let cases: [(&str, Change); 31] = [
             ("spec.telemetry: expected exactly one of scrape, prometheus, http and router, found none", |v| {
                 v["telemetry"].as_object_mut().expect("object").remove("scrape");
             }),
@@ -611,6 +618,9 @@ mod tests {
             }),
             ("slos[errors].by.values: expected values that differ and are not empty, found \"a\"", |v| {
                 v["slos"][0]["by"] = json!({"label": "route", "values": ["a", "b", "a"]});
+            }),
+            ("telemetry.http.url: expected https://, for tls", |v| {
+                from_http(v, "bearerToken", json!({"name": "a", "key": "b"}));
             }),
             ("telemetry.http.requests: expected a JSON pointer with {arm} or {hash}", |v| {
                 from_http(v, "requests", json!("/requests"));

@@ -16,6 +16,7 @@ mod metrics;
 mod observe;
 mod plan;
 mod reader;
+mod secrets;
 mod send;
 mod sensor;
 mod serve;

@@ -3,12 +3,10 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use reqwest::{
     Url,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -19,25 +17,21 @@ use super::{
     caches::Namespace,
     envoys::{Envoys, FromRouter},
     hosts::AllowedHosts,
+    secrets::{Kept, Secrets},
 };
 use crate::{
-    api::{BasicAuth, HttpSource, Policy, PrometheusSource, RolloutRun, Scrape, SecretKey, SloKind, Source},
+    api::{HttpSource, Policy, PrometheusSource, RolloutRun, Scrape, SloKind, Source},
     telemetry::{
         Arm, Look, MAX_PODS_PER_ARM, Memory, PodCounts, PodScrape, Query, Round, Scraper, Target,
-        http::{Course, HttpCounts, Places, Reading},
+        http::{Course, HttpCounts, HttpError, Places, Reading},
         pick,
-        prometheus::{Clock, Credentials, Freshness, Labels, Listed, PrometheusClient, Rules},
+        prometheus::{Clock, Freshness, Labels, Listed, PrometheusClient, Rules},
         router::Accounts,
         shared_gaps,
     },
     tls,
     workload::{Pod, template},
 };
-
-/// A Secret is read again after so long: it may have been renewed.
-const SECRETS_KEPT: Duration = Duration::from_secs(60);
-/// The API server's time to answer with a Secret.
-const SECRET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One pod of the run, and what is known of it.
 #[derive(Clone)]
@@ -102,11 +96,7 @@ impl Sources {
                         namespace: (source.namespace_label.clone(), name.clone()),
                         pod: source.pod_label.clone(),
                     },
-                    secrets: Secrets {
-                        api: Api::namespaced(self.client.clone(), &name),
-                        allowed: self.secrets,
-                        read: None,
-                    },
+                    secrets: Secrets::new(&self.client, &name, self.secrets, "telemetry.prometheus"),
                     services: Services {
                         name,
                         namespace: Arc::clone(namespace),
@@ -128,6 +118,12 @@ impl Sources {
                 },
                 hashes: [run.spec.from.hash.clone(), run.spec.to.hash.clone()],
                 latency: latency.is_some(),
+                secrets: Secrets::new(
+                    &self.client,
+                    &run.namespace().unwrap_or_default(),
+                    self.secrets,
+                    "telemetry.http",
+                ),
                 services: Services {
                     name: run.namespace().unwrap_or_default(),
                     namespace: Arc::clone(namespace),
@@ -254,7 +250,7 @@ impl FromPrometheus {
         let url = Url::parse(&self.source.address)
             .map_err(|error| format!("telemetry.prometheus.address {}: {error}", self.source.address))?;
         let way = way_to(&url, &self.hosts, &self.services)?;
-        let Kept { ca, credentials } = self.secrets.read(&self.source).await?;
+        let Kept { ca, credentials } = self.secrets.read(self.source.access()).await?;
         if self.asker.as_ref().is_none_or(|(made_for, _)| *made_for != ca) {
             let trust = tls::trusting(ca.as_ref().map(String::as_bytes));
             let trust = trust.map_err(|error| format!("telemetry.prometheus.tls.ca: {error}"))?;
@@ -279,7 +275,7 @@ impl FromPrometheus {
             Ok(answered) => answered,
             Err(error) => {
                 if error.problem.is_refusal() {
-                    self.secrets.read = None;
+                    self.secrets.forget();
                 }
                 return Err(error.to_string());
             }
@@ -304,8 +300,10 @@ pub(super) struct FromHttp {
     latency: bool,
     hosts: AllowedHosts,
     services: Services,
+    secrets: Secrets,
     memory: Memory,
-    asker: Option<HttpCounts>,
+    /// Made for these authorities.
+    asker: Option<(Option<String>, HttpCounts)>,
     course: Course,
 }
 
@@ -314,15 +312,22 @@ impl FromHttp {
         let said = |what: String| format!("telemetry.http.url {}: {what}", self.source.url);
         let url = Url::parse(&self.source.url).map_err(|error| said(error.to_string()))?;
         let way = way_to(&url, &self.hosts, &self.services)?;
-        if self.asker.is_none() {
-            let trust = tls::trusting(None).map_err(|error| said(error.to_string()))?;
+        let Kept { ca, credentials } = self.secrets.read(self.source.access()).await?;
+        if self.asker.as_ref().is_none_or(|(made_for, _)| *made_for != ca) {
+            let trust = tls::trusting(ca.as_ref().map(String::as_bytes));
+            let trust = trust.map_err(|error| format!("telemetry.http.tls.ca: {error}"))?;
             let resolver = Resolver { way, services: self.services.clone() };
             let made = HttpCounts::new(url, trust, resolver, self.memory.clone());
-            self.asker = Some(made.map_err(|error| said(error.to_string()))?);
+            self.asker = Some((ca, made.map_err(|error| said(error.to_string()))?));
         }
-        let Some(asker) = &self.asker else { return Ok(Look::Nothing) };
+        let Some((_, asker)) = &self.asker else { return Ok(Look::Nothing) };
         let [stable, canary] = &self.hashes;
-        let answer = asker.ask(&self.places, [stable, canary]).await.map_err(|error| said(error.to_string()))?;
+        let answer = asker.ask(&self.places, [stable, canary], &credentials).await.map_err(|error| {
+            if matches!(error, HttpError::Refused(_)) {
+                self.secrets.forget();
+            }
+            said(error.to_string())
+        })?;
         let has = |arm: Arm| members.iter().any(|member| member.arm == arm);
         Ok(self.course.sift(&Reading {
             now: seconds(Timestamp::now()),
@@ -422,70 +427,6 @@ impl Resolve for Resolver {
                 Ok(Box::new(found.into_iter()) as Addrs)
             }),
         }
-    }
-}
-
-/// What the policy keeps in Secrets of the run's namespace.
-struct Secrets {
-    api: Api<Secret>,
-    allowed: bool,
-    read: Option<(Instant, Kept)>,
-}
-
-#[derive(Clone, Default)]
-struct Kept {
-    /// PEM.
-    ca: Option<String>,
-    credentials: Credentials,
-}
-
-impl Secrets {
-    async fn read(&mut self, source: &PrometheusSource) -> Result<Kept, String> {
-        if source.tls.is_none() && source.bearer_token.is_none() && source.basic_auth.is_none() {
-            return Ok(Kept::default());
-        }
-        if let Some((at, kept)) = &self.read
-            && at.elapsed() < SECRETS_KEPT
-        {
-            return Ok(kept.clone());
-        }
-        if !self.allowed {
-            return Err(
-                "telemetry.prometheus names a Secret, and the operator's configuration lets Serin read none (telemetry.secrets of the chart)"
-                    .into(),
-            );
-        }
-        let ca = match &source.tls {
-            Some(tls) => Some(self.value("tls.ca", &tls.ca).await?),
-            None => None,
-        };
-        let credentials = match (&source.bearer_token, &source.basic_auth) {
-            (Some(token), _) => Credentials::Bearer(self.value("bearerToken", token).await?),
-            (None, Some(BasicAuth { username, password })) => Credentials::Basic {
-                username: self.value("basicAuth.username", username).await?,
-                password: self.value("basicAuth.password", password).await?,
-            },
-            (None, None) => Credentials::None,
-        };
-        let kept = Kept { ca, credentials };
-        self.read = Some((Instant::now(), kept.clone()));
-        Ok(kept)
-    }
-
-    /// Files end with a newline, which is no part of a token.
-    async fn value(&self, field: &str, at: &SecretKey) -> Result<String, String> {
-        let SecretKey { name, key } = at;
-        let said = |what: String| format!("telemetry.prometheus.{field}: Secret {name}: {what}");
-        let secret = match tokio::time::timeout(SECRET_TIMEOUT, self.api.get_opt(name)).await {
-            Err(_) => return Err(said("the API server does not answer".into())),
-            Ok(Err(error)) => return Err(said(error.to_string())),
-            Ok(Ok(None)) => return Err(said("there is none of this name in the namespace".into())),
-            Ok(Ok(Some(secret))) => secret,
-        };
-        let value =
-            secret.data.and_then(|mut data| data.remove(key)).ok_or_else(|| said(format!("has no key {key}")))?;
-        let text = String::from_utf8(value.0).map_err(|_| said(format!("key {key} is no text")))?;
-        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
     }
 }
 

@@ -9,6 +9,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::super::body::{BLOCKING_BYTES, Body, BodyError, Memory, client, read_body, root_cause, shorten};
+use super::super::credentials::Credentials;
 use super::super::query::Query;
 use super::answer::{AnswerError, PodReading, read_answer};
 use super::ask::{Labels, promql};
@@ -25,28 +26,6 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Rules {
         Rules { deadline: Duration::from_secs(5), max_bytes: 8 * 1024 * 1024 }
-    }
-}
-
-/// What is said to be let in.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub enum Credentials {
-    #[default]
-    None,
-    Bearer(String),
-    Basic {
-        username: String,
-        password: String,
-    },
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Credentials::None => "None",
-            Credentials::Bearer(_) => "Bearer(..)",
-            Credentials::Basic { .. } => "Basic(..)",
-        })
     }
 }
 
@@ -176,11 +155,7 @@ impl PrometheusClient {
         let request = || {
             let request = self.client.post(self.url.clone());
             let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body.clone());
-            match credentials {
-                Credentials::None => request,
-                Credentials::Bearer(token) => request.bearer_auth(token),
-                Credentials::Basic { username, password } => request.basic_auth(username, Some(password)),
-            }
+            credentials.put_into(request)
         };
         match request().send().await {
             Err(error) if !error.is_connect() => request().send().await,

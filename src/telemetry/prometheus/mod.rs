@@ -16,7 +16,7 @@ mod fresh;
 
 pub use answer::{AnswerError, PodReading, read_answer};
 pub use ask::{Labels, promql};
-pub use client::{AskError, Credentials, PrometheusClient, Rules};
+pub use client::{AskError, PrometheusClient, Rules};
 pub use fresh::{Clock, Freshness, Listed};
 
 /// Prometheus is asked for the samples of so many seconds: it must scrape more often than that.

@@ -141,6 +141,13 @@ const REFUSED: &[(Changes, &[&str])] = &[
         &["spec.telemetry.prometheus", "tls, bearerToken and basicAuth need an address with https://"],
     ),
     (
+        &[(
+            "scrape: {port: http, path: /metrics, interval: 1s}",
+            "http: {url: \"http://p\", requests: \"/{arm}\", errors: \"/{arm}\", slow: \"/{arm}\", bearerToken: {name: a, key: b}}",
+        )],
+        &["spec.telemetry.http", "tls, bearerToken and basicAuth need a url with https://"],
+    ),
+    (
         &[("workloadRef: {kind: Deployment", "workloadRef: {kind: StatefulSet")],
         &["spec.workloadRef.kind", "only Deployment is supported"],
     ),

@@ -236,6 +236,13 @@ fn a_secret_can_be_named_by_those_only_who_may_read_it() {
     })
     .expect("refused");
     println!("      {refusal}");
+    // of JSON, too
+    let json = json!({"spec": {"telemetry": {"prometheus": null, "http": {
+        "url": "https://elsewhere.prometheussecret.svc", "requests": "/{arm}", "errors": "/{arm}/errors", "slow": "/{arm}/slow",
+        "bearerToken": {"name": "prometheus", "key": "ca.crt"}}}}});
+    let change = ["patch", "rollouts.serin.dev", "auth", "--type=merge", "-p", &json.to_string(), "--as", &account];
+    let refusal = kubectl(&[&["-n", &shop.namespace][..], &change].concat()).expect_err("refused");
+    assert!(refusal.contains("you may not read all of the Secrets prometheus of namespace"), "{refusal}");
     may("reader", &["--verb=get", "--resource=secrets", "--resource-name=prometheus"]);
     eventually("the right to be known", Duration::from_secs(20), || named().map(Some)).expect("allowed");
     // without it the way of the Secret can't be changed either, but what does not concern it
