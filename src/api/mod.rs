@@ -9,6 +9,7 @@ mod gates;
 mod http;
 pub mod names;
 mod prometheus;
+mod queries;
 mod record;
 mod rollout;
 mod router;
@@ -22,6 +23,7 @@ pub use access::{Access, BasicAuth, SecretKey, Trust};
 pub use gates::{GatePoint, GateSpec, HttpGate, JobGate, JobTemplate, Window};
 pub use http::HttpSource;
 pub use prometheus::PrometheusSource;
+pub use queries::QuerySpec;
 pub use record::{RolloutRecord, RolloutRecordSpec};
 pub use rollout::{
     Advance, Condition, ConfigKind, Configuration, ErrorBudget, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise,
@@ -30,8 +32,9 @@ pub use rollout::{
 };
 pub use router::RouterSource;
 pub use run::{
-    ArmRequests, BadPod, Decided, GateState, GateStatus, HarmStatus, Outcome, Phase, RolloutRef, RolloutRun,
-    RolloutRunSpec, RolloutRunStatus, Share, SloStatus, SplitStatus, Stage, Version, Waiting, WaitingReason, Weight,
+    ArmRequests, BadPod, Decided, GateState, GateStatus, HarmStatus, Outcome, Phase, QueryStatus, RolloutRef,
+    RolloutRun, RolloutRunSpec, RolloutRunStatus, Share, SloStatus, SplitStatus, Stage, Version, Waiting,
+    WaitingReason, Weight,
 };
 pub use steps::{Approval, BlueGreen, Method, Mirror, NamedValue, Pods, RequestMatch, StepSpec, Sticky, ValueMatch};
 pub use validate::{Asks, Invalid, Lets, Policy, SloKind, Source, Step, ValidGate, ValidSlo, validate};

@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     access::{Access, BasicAuth, SecretKey, Trust},
+    queries::QuerySpec,
     values::Millis,
 };
 
 /// The pods' counters as a Prometheus server has them, or another that answers its query API. Serin reads them raw and
 /// takes the differences itself.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!(has(self.bearerToken) && has(self.basicAuth))").message("give bearerToken or basicAuth, not both"),
@@ -46,6 +47,11 @@ pub struct PrometheusSource {
     /// User name and password. Needs the same as bearerToken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basic_auth: Option<BasicAuth>,
+    /// Shares of bad requests by queries of your own, besides what is counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    #[x_kube(validation = Rule::new("self.all(q, self.exists_one(o, o.name == q.name))").message("each query needs a name of its own: two of them are called the same"))]
+    pub queries: Vec<QuerySpec>,
 }
 
 /// CEL: the name of a label, but not of Prometheus' own.

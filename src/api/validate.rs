@@ -8,6 +8,7 @@ use super::{
     gates::{GatePoint, GateSpec, HttpGate, JobGate},
     http::{HttpSource, is_by_version},
     prometheus::PrometheusSource,
+    queries::QuerySpec,
     rollout::{Otherwise, RolloutSpec, Scrape, SloSpec, Strata, Telemetry},
     router::RouterSource,
     steps::{BlueGreen, Mirror, Pods, RequestMatch, StepSpec},
@@ -235,6 +236,23 @@ fn http_source(http: &HttpSource) -> Result<Source, Invalid> {
     Ok(Source::Http(Box::new(http.clone())))
 }
 
+fn query(query: &QuerySpec) -> Result<(), Invalid> {
+    let field = |name: &str| format!("telemetry.prometheus.queries[{}].{name}", query.name);
+    if !query.is_by_version() {
+        return Err(invalid(field("query"), "{hash}, {pods} or {service} in it", &query.query));
+    }
+    if !(0.0..1.0).contains(&query.most.ratio()) {
+        return Err(invalid(field("most"), "less than 100%", query.most));
+    }
+    if !(5_000..=600_000).contains(&query.window.0) {
+        return Err(invalid(field("window"), "between 5s and 10m", query.window));
+    }
+    if !(1..=10).contains(&query.windows) {
+        return Err(invalid(field("windows"), "1 to 10", query.windows));
+    }
+    Ok(())
+}
+
 /// `name`: the field that has the address.
 fn access(access: Access<'_>, field: impl Fn(&str) -> String, name: &str, address: &str) -> Result<(), Invalid> {
     if access.bearer_token.is_some() && access.basic_auth.is_some() {
@@ -263,6 +281,11 @@ fn prometheus_source(prometheus: &PrometheusSource) -> Result<Source, Invalid> {
         }
     }
     access(prometheus.access(), field, "address", address)?;
+    prometheus.queries.iter().try_for_each(query)?;
+    let mut names = BTreeSet::new();
+    if let Some(twice) = prometheus.queries.iter().find(|query| !names.insert(&query.name)) {
+        return Err(invalid(field("queries"), "names that differ", format!("two called {}", twice.name)));
+    }
     Ok(Source::Prometheus(Box::new(prometheus.clone())))
 }
 

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -17,12 +18,14 @@ use super::{
     caches::Namespace,
     envoys::{Envoys, FromRouter},
     hosts::AllowedHosts,
+    queries::{self, Questions},
     secrets::{Kept, Secrets},
 };
 use crate::{
     api::{HttpSource, Policy, PrometheusSource, RolloutRun, Scrape, SloKind, Source},
+    evidence::QueryReading,
     telemetry::{
-        Arm, Look, MAX_PODS_PER_ARM, Memory, PodCounts, PodScrape, Query, Round, Scraper, Target,
+        Arm, Credentials, Look, MAX_PODS_PER_ARM, Memory, PodCounts, PodScrape, Query, Round, Scraper, Target,
         http::{Course, HttpCounts, HttpError, Places, Reading},
         pick,
         prometheus::{Clock, Freshness, Labels, Listed, PrometheusClient, Rules},
@@ -52,6 +55,8 @@ pub(super) struct Sources {
     pub hosts: AllowedHosts,
     /// Secrets may be read.
     pub secrets: bool,
+    /// Rollouts may ask Prometheus in PromQL of their own.
+    pub queries: bool,
     /// HOST:PORT of the gateway's Envoys, where there are any to ask.
     pub router: Option<String>,
 }
@@ -106,6 +111,7 @@ impl Sources {
                     memory: self.memory.clone(),
                     asker: None,
                     freshness: Freshness::default(),
+                    questions: Questions::new(run, policy, &source.queries, self.queries),
                     source: (**source).clone(),
                 }))
             }
@@ -168,6 +174,16 @@ impl Reader {
         match tokio::join!(self.counts.look(&members, query, is_shared), beside) {
             (Look::Round(round), router) => Look::Round(Round { sampled: members.len() < all, router, ..round }),
             (other, _) => other,
+        }
+    }
+}
+
+impl Reader {
+    /// What the policy's own queries answer, those whose window is over. `step`: the one at which both versions get requests.
+    pub async fn ask(&mut self, members: &[Member], step: Option<u32>) -> Vec<QueryReading> {
+        match &mut self.counts {
+            Counts::Prometheus(reader) => reader.ask(members, step).await,
+            _ => Vec::new(),
         }
     }
 }
@@ -243,10 +259,12 @@ pub(super) struct FromPrometheus {
     /// Made for these authorities.
     asker: Option<(Option<String>, PrometheusClient)>,
     freshness: Freshness,
+    questions: Questions,
 }
 
 impl FromPrometheus {
-    async fn look(&mut self, members: &[Member], query: &Query, is_shared: bool) -> Result<Look, String> {
+    /// Makes the client, if the authorities have changed, and reads the credentials.
+    async fn credentials(&mut self) -> Result<Credentials, String> {
         let url = Url::parse(&self.source.address)
             .map_err(|error| format!("telemetry.prometheus.address {}: {error}", self.source.address))?;
         let way = way_to(&url, &self.hosts, &self.services)?;
@@ -258,6 +276,23 @@ impl FromPrometheus {
             let made = PrometheusClient::new(&url, trust, resolver, Rules::default(), self.memory.clone());
             self.asker = Some((ca, made.map_err(|error| format!("Prometheus can't be asked: {error}"))?));
         }
+        Ok(credentials)
+    }
+
+    async fn ask(&mut self, members: &[Member], step: Option<u32>) -> Vec<QueryReading> {
+        let due = self.questions.due(Instant::now(), step);
+        if due.is_empty() {
+            return Vec::new();
+        }
+        match (self.credentials().await, &self.asker) {
+            (Ok(credentials), Some((_, asker))) => self.questions.ask(due, members, asker, &credentials).await,
+            (Err(why), _) => queries::faults(due, &why),
+            (Ok(_), None) => Vec::new(),
+        }
+    }
+
+    async fn look(&mut self, members: &[Member], query: &Query, is_shared: bool) -> Result<Look, String> {
+        let credentials = self.credentials().await?;
         let Some((_, asker)) = &self.asker else { return Ok(Look::Nothing) };
         let name = |member: &Member| member.pod.name_any();
         let listed = members.iter().map(|member| Listed {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::super::body::{BLOCKING_BYTES, Body, BodyError, Memory, client, read_body, root_cause, shorten};
 use super::super::credentials::Credentials;
 use super::super::query::Query;
-use super::answer::{AnswerError, PodReading, read_answer};
+use super::answer::{AnswerError, PodReading, read_answer, read_share};
 use super::ask::{Labels, promql};
 
 /// Who may be asked, and how long.
@@ -119,9 +119,33 @@ impl PrometheusClient {
         pods: &[&str],
         credentials: &Credentials,
     ) -> Result<Answered, Problem> {
+        let Fetched { status, date, body } = self.fetched(&promql(query, labels, pods), credentials).await?;
+        match read(body, labels, query).await? {
+            Err(AnswerError::NotJson(_)) if status != StatusCode::OK => {
+                Err(Problem::Status { status, advice: "see its logs".to_owned() })
+            }
+            pods => Ok(Answered { pods: pods?, date }),
+        }
+    }
+
+    /// Asks for one share, 0 to 1, in PromQL. `None`: it has no number.
+    pub async fn ask_share(&self, question: &str, credentials: &Credentials) -> Result<Option<f64>, AskError> {
+        let share = async {
+            let Fetched { status, body, .. } = self.fetched(question, credentials).await?;
+            match read_share(&body.bytes) {
+                Err(AnswerError::NotJson(_)) if status != StatusCode::OK => {
+                    Err(Problem::Status { status, advice: "see its logs".to_owned() })
+                }
+                share => Ok(share?),
+            }
+        };
+        share.await.map_err(|problem| AskError { address: self.address.clone(), problem })
+    }
+
+    async fn fetched(&self, question: &str, credentials: &Credentials) -> Result<Fetched, Problem> {
         let within = self.rules.deadline;
         let deadline = Instant::now() + within;
-        let response = match timeout_at(deadline, self.send(&promql(query, labels, pods), credentials)).await {
+        let response = match timeout_at(deadline, self.send(question, credentials)).await {
             Err(_) => return Err(Problem::NoAnswer(within)),
             Ok(Err(source)) if source.is_connect() => return Err(Problem::Connect(root_cause(&source))),
             Ok(Err(source)) => return Err(Problem::Broken { bytes: 0, cause: root_cause(&source) }),
@@ -139,12 +163,7 @@ impl PrometheusClient {
             BodyError::Broken(bytes, source) => Problem::Broken { bytes, cause: root_cause(&source) },
             BodyError::GivenUp => Problem::GivenUp,
         })?;
-        match read(body, labels, query).await? {
-            Err(AnswerError::NotJson(_)) if status != StatusCode::OK => {
-                Err(Problem::Status { status, advice: "see its logs".to_owned() })
-            }
-            pods => Ok(Answered { pods: pods?, date }),
-        }
+        Ok(Fetched { status, date, body })
     }
 
     /// Asks twice if need be: the server may close a kept connection in the very moment we use it again.
@@ -162,6 +181,13 @@ impl PrometheusClient {
             answer => answer,
         }
     }
+}
+
+/// An answer that is all there.
+struct Fetched {
+    status: StatusCode,
+    date: Option<f64>,
+    body: Body,
 }
 
 type Read = Result<BTreeMap<String, PodReading>, AnswerError>;

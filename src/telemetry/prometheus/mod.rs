@@ -14,7 +14,7 @@ mod ask;
 mod client;
 mod fresh;
 
-pub use answer::{AnswerError, PodReading, read_answer};
+pub use answer::{AnswerError, PodReading, read_answer, read_share};
 pub use ask::{Labels, promql};
 pub use client::{AskError, PrometheusClient, Rules};
 pub use fresh::{Clock, Freshness, Listed};
