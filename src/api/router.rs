@@ -10,8 +10,9 @@ use super::values::Millis;
 /// not in it, so like is compared with like.
 ///
 /// Only the administrator says where the Envoys are (telemetry.router of the chart), and only counts of this Service are
-/// asked for. They must count each Service of a route by itself under NAMESPACE_SERVICE_PORT, as Contour has it. Errors are
-/// answers with status 5xx, those that the router makes for a pod included.
+/// asked for. They must count each Service of a route by itself under NAMESPACE_SERVICE_PORT, as Contour has it, or each
+/// endpoint (Envoy Gateway with per-endpoint stats), of which no times are known. Errors are answers with status 5xx, those
+/// that the router makes for a pod included.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct RouterSource {

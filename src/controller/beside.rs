@@ -39,15 +39,13 @@ impl Beside {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
     use crate::telemetry::{Arm, PodCounts, PodScrape, http::Numbers};
 
     fn round(sent: Option<[u64; 2]>, is_read: bool) -> Round {
         let counts = is_read.then(PodCounts::default);
         let pod = PodScrape { pod: "s".into(), arm: Arm::Stable, born_before_run: true, counts };
-        let envoy = IpAddr::from([10, 0, 0, 1]);
+        let envoy = "10.0.0.1".to_owned();
         let numbers = |requests| Numbers { requests, ..Numbers::default() };
         Round {
             pods: vec![pod],

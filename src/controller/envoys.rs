@@ -22,17 +22,27 @@ use crate::{
 const LOOKUP: Duration = Duration::from_millis(800);
 /// More Envoys than this are no gateway to be read each second.
 const MOST_ENVOYS: usize = 50;
+/// More pods at Envoys than this are too much to remember.
+const MOST_ENDPOINTS: usize = 500;
 
 /// Where a run's Envoys are, and what they are asked for.
 pub(super) struct Envoys {
     scraper: Scraper,
-    /// Stable's and the canary's.
+    /// Stable's and the canary's, by the names of their Services.
     queries: [Query; 2],
-    path: String,
-    /// What is looked for, for messages.
-    stable: String,
+    namespace: String,
+    services: [String; 2],
+    /// The SLO on latency has times.
+    times: bool,
     /// HOST:PORT; all addresses of the name are Envoys.
     address: Option<String>,
+}
+
+/// A pod that an Envoy may have an endpoint of.
+struct Endpoint<'a> {
+    uid: &'a str,
+    arm: Arm,
+    ip: IpAddr,
 }
 
 impl Envoys {
@@ -50,14 +60,53 @@ impl Envoys {
         Some(Self {
             scraper: scraper.clone(),
             queries: [query(&services[0])?, query(&services[1])?],
-            path: router::path(&namespace, services.each_ref().map(String::as_str)),
-            stable: format!("Service {service} of namespace {namespace}"),
+            namespace,
+            services,
+            times: latency.is_some(),
             address: address.map(str::to_owned),
         })
     }
 
-    /// What each has of stable and of the canary.
-    pub async fn read(&self) -> Result<Vec<(IpAddr, [Numbers; 2])>, String> {
+    /// What each has of stable and of the canary, or of each of these pods.
+    pub async fn read(&self, members: &[Member]) -> Result<Vec<(String, [Numbers; 2])>, String> {
+        let envoys = self.found().await?;
+        let endpoint = |member: &'_ Member| member.pod.status.pod_ip.parse().ok();
+        let endpoints = members
+            .iter()
+            .filter_map(|member| Some(Endpoint { uid: &member.uid, arm: member.arm, ip: endpoint(member)? }));
+        let endpoints: Vec<Endpoint<'_>> = endpoints.collect();
+        let read = self.scraped(&envoys, &endpoints).await?;
+        let by_name = |page: &Vec<PodCounts>| [router::numbers(&page[0]), router::numbers(&page[1])];
+        if read.iter().any(|page| page[0].requests > 0) {
+            return Ok(envoys.iter().map(|envoy| envoy.ip().to_string()).zip(read.iter().map(by_name)).collect());
+        }
+        let pods: Vec<(String, [Numbers; 2])> =
+            envoys.iter().zip(&read).flat_map(|(envoy, page)| by_endpoint(envoy, page, &endpoints)).collect();
+        let address = self.address.as_deref().unwrap_or_default();
+        if pods.iter().all(|(_, [stable, _])| stable.requests == 0) {
+            return Err(format!(
+                "telemetry.router: no Envoy at {address} has counted a request for Service {} of namespace {} yet: is it the \
+                 gateway of the route, and does it name clusters NAMESPACE_SERVICE_PORT, as Contour does, or count endpoints \
+                 one by one, as Envoy Gateway can?",
+                self.services[0], self.namespace
+            ));
+        }
+        if self.times {
+            return Err(format!(
+                "telemetry.router: the Envoys at {address} count endpoints, of whose times they know nothing: leave out the \
+                 SLO on latency, or have the pods count"
+            ));
+        }
+        if pods.len() > MOST_ENDPOINTS {
+            return Err(format!(
+                "telemetry.router: expected at most {MOST_ENDPOINTS} endpoints at all Envoys together, found {}",
+                pods.len()
+            ));
+        }
+        Ok(pods)
+    }
+
+    async fn found(&self) -> Result<Vec<SocketAddr>, String> {
         let address = self.address.as_ref().ok_or(
             "telemetry.router: the operator's configuration names no gateway to ask (telemetry.router of the chart)",
         )?;
@@ -73,34 +122,40 @@ impl Envoys {
                 envoys.len()
             ));
         }
+        Ok(envoys)
+    }
+
+    /// Of each Envoy: what the Services' queries read, then each endpoint's two.
+    async fn scraped(&self, envoys: &[SocketAddr], endpoints: &[Endpoint<'_>]) -> Result<Vec<Vec<PodCounts>>, String> {
+        let ips: Vec<IpAddr> = endpoints.iter().map(|endpoint| endpoint.ip).collect();
+        let path = router::path(&self.namespace, self.services.each_ref().map(String::as_str), &ips);
+        let mut queries = self.queries.to_vec();
+        for ip in ips {
+            queries.extend(router::pod_queries(ip).map_err(|error| format!("telemetry.router: {error}"))?);
+        }
         let target = |envoy: &SocketAddr| Target {
             pod: envoy.to_string(),
             arm: Arm::Stable,
             ip: envoy.ip(),
             port: envoy.port(),
-            path: self.path.clone(),
+            path: path.clone(),
         };
         let targets: Vec<Target> = envoys.iter().map(target).collect();
-        let [stable, canary] = self.queries.each_ref();
-        let (stable, canary) =
-            tokio::join!(self.scraper.scrape(&targets, stable), self.scraper.scrape(&targets, canary));
-        let mut read = vec![[PodCounts::default(), PodCounts::default()]; envoys.len()];
-        for (arm, results) in [stable, canary].into_iter().enumerate() {
-            for (index, result) in results {
-                // Without one of them the sums would be too small, and the next ones no differences.
-                read[index][arm] = result.map_err(|error| format!("telemetry.router: {error}"))?;
-            }
-        }
-        if read.iter().all(|[stable, _]| stable.requests == 0) {
-            return Err(format!(
-                "telemetry.router: no Envoy at {address} has counted a request for {} yet: is it the gateway of the route, \
-                 and does it name clusters NAMESPACE_SERVICE_PORT, as Contour does?",
-                self.stable
-            ));
-        }
-        let numbers = read.iter().map(|arms| arms.each_ref().map(router::numbers));
-        Ok(envoys.iter().map(SocketAddr::ip).zip(numbers).collect())
+        let scraped = self.scraper.scrape_for(&targets, &queries).await;
+        // Without one of them the sums would be too small, and the next ones no differences.
+        scraped.into_iter().map(|(_, page)| page.map_err(|error| format!("telemetry.router: {error}"))).collect()
     }
+}
+
+/// What one Envoy has of each pod.
+fn by_endpoint(envoy: &SocketAddr, page: &[PodCounts], endpoints: &[Endpoint<'_>]) -> Vec<(String, [Numbers; 2])> {
+    let counts = page.get(2..).unwrap_or_default().chunks_exact(2);
+    let pods = endpoints.iter().zip(counts).map(|(endpoint, counts)| {
+        let (mut arms, numbers) = ([Numbers::default(); 2], router::pod_numbers(&counts[0], &counts[1]));
+        arms[usize::from(endpoint.arm == Arm::Canary)] = numbers;
+        (format!("{} {}", envoy.ip(), endpoint.uid), arms)
+    });
+    pods.collect()
 }
 
 /// Counts of the Envoys in place of the pods'.
@@ -116,7 +171,7 @@ pub(super) struct FromRouter {
 impl FromRouter {
     /// One look.
     pub async fn look(&mut self, members: &[Member]) -> Result<Look, String> {
-        let envoys = self.envoys.read().await?;
+        let envoys = self.envoys.read(members).await?;
         let has = |arm: Arm| members.iter().any(|member| member.arm == arm);
         Ok(self.course.sift(&Reading {
             now: seconds(Timestamp::now()),

@@ -167,7 +167,7 @@ impl Reader {
         let members = pick(members, MAX_PODS_PER_ARM, |member| (member.arm, member.uid.as_str()));
         let beside = async {
             match &self.beside {
-                Some(envoys) => envoys.read().await.ok(),
+                Some(envoys) => envoys.read(&members).await.ok(),
                 None => None,
             }
         };

@@ -74,6 +74,10 @@ impl Account {
             *self = Self { most: self.most, told: self.told, ..Self::default() };
             return;
         }
+        if self.router == 0 && sent.requests == 0 {
+            // Of an arm that comes into sight the router tells no history, so the pods' is none, either.
+            return;
+        }
         self.router = self.router.saturating_add(sent.requests);
         self.pods = self.pods.saturating_add(pods);
         self.ticks = self.ticks.saturating_add(u64::from(sent.requests > 0));
@@ -245,6 +249,17 @@ mod tests {
             conservation.push(router(sent.0, sent.1), counted.0, counted.1);
         }
         assert_eq!((conservation.lost(), conservation.canary.lost), (None, 0));
+    }
+
+    #[test]
+    fn what_pods_counted_before_the_router_had_a_number_makes_up_for_no_loss() {
+        let mut conservation = Conservation::default();
+        // Given a canary that comes into the router's sight with what it has had:
+        conservation.push(router(0, 950), 50, 950);
+        // When it loses a fifth, with one tick forgiven:
+        (0..10).for_each(|_| conservation.push(router(50, 950), 40, 950));
+        assert_eq!(conservation.canary.lost, 50);
+        assert!(conservation.lost().is_some());
     }
 
     #[test]

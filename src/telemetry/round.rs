@@ -1,7 +1,5 @@
 //! What a look at a source of counts brings, whichever source it is.
 
-use std::net::IpAddr;
-
 use super::{deltas::PodScrape, http::Numbers};
 
 /// One look.
@@ -30,6 +28,7 @@ pub struct Round {
     pub gap: Option<String>,
     /// There are more pods than were to be read, so what was counted is no share of all requests.
     pub sampled: bool,
-    /// What each of the gateway's Envoys has of stable and of the canary, read besides the pods.
-    pub router: Option<Vec<(IpAddr, [Numbers; 2])>>,
+    /// What each of the gateway's Envoys has of stable and of the canary (or of one pod of theirs), read besides the pods;
+    /// each by a name of its own.
+    pub router: Option<Vec<(String, [Numbers; 2])>>,
 }

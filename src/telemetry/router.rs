@@ -3,7 +3,10 @@
 //!
 //! Envoy's counters (`/stats/prometheus`): `envoy_cluster_upstream_rq` by `envoy_response_code` has every request, also
 //! those for which no pod answered (503) or not in time (504); `envoy_cluster_upstream_rq_time` is a histogram in
-//! milliseconds of those that a pod answered. Contour names the clusters of a route NAMESPACE_SERVICE_PORT.
+//! milliseconds of those that a pod answered. Contour names the clusters of a route NAMESPACE_SERVICE_PORT. Where a cluster
+//! is a rule with all its Services (Envoy Gateway), they are told apart by pods: `envoy_cluster_endpoint_rq_success` and
+//! `_rq_error` (5xx, and no answer) by `envoy_endpoint_address`, if Envoy counts endpoints one by one
+//! (`per_endpoint_stats`). Of their times it knows nothing.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -16,6 +19,8 @@ use super::{
 };
 
 const REQUESTS: &str = "envoy_cluster_upstream_rq";
+const SUCCESSES: &str = "envoy_cluster_endpoint_rq_success";
+const FAILURES: &str = "envoy_cluster_endpoint_rq_error";
 const DURATIONS: &str = "envoy_cluster_upstream_rq_time";
 
 /// What to read of an Envoy's page for one Service. `threshold`: seconds, a bound of Envoy's buckets.
@@ -40,10 +45,41 @@ pub fn query(namespace: &str, service: &str, threshold: Option<f64>) -> Result<Q
     Ok(Query { latencies: threshold.map(latency).into_iter().collect(), requests })
 }
 
-/// The page of an Envoy with counters of these Services only.
-pub fn path(namespace: &str, services: [&str; 2]) -> String {
+/// What to read of an Envoy's page for one pod: what went well, and what did not.
+///
+/// # Errors
+/// Never: an address is a sound pattern.
+pub fn pod_queries(pod: IpAddr) -> Result<[Query; 2], MatcherError> {
+    let address = format!("\\[?{}\\]?:[0-9]+", regex::escape(&pod.to_string()));
+    let only = Matcher::new([("envoy_endpoint_address", address)])?;
+    let nothing = Matcher::new([("__no_such_label__", "never")])?;
+    Ok([SUCCESSES, FAILURES].map(|counter| Query {
+        requests: CounterQuery {
+            counter: counter.to_owned(),
+            errors: nothing.clone(),
+            only: only.clone(),
+            strata: Vec::new(),
+        },
+        latencies: Vec::new(),
+    }))
+}
+
+/// What one Envoy has of one pod, by [`pod_queries`].
+pub fn pod_numbers(successes: &PodCounts, failures: &PodCounts) -> Numbers {
+    let requests = successes.requests.saturating_add(failures.requests);
+    Numbers { requests, errors: failures.requests, ..Numbers::default() }
+}
+
+/// The page of an Envoy with counters of these Services and pods only.
+pub fn path(namespace: &str, services: [&str; 2], pods: &[IpAddr]) -> String {
     let [one, other] = services.map(regex::escape);
-    let filter = format!("^cluster\\.{namespace}_({one}|{other})_[^_.]+\\.upstream_rq_(time|[0-9]+)$");
+    // In the name of a counter a colon is an underscore.
+    let pods: Vec<String> = pods.iter().map(|pod| regex::escape(&pod.to_string().replace(':', "_"))).collect();
+    let pods = pods.join("|");
+    let filter = format!(
+        "^cluster\\.({namespace}_({one}|{other})_[^_.]+\\.upstream_rq_(time|[0-9]+)|\
+         .+\\.endpoint\\.\\[?({pods})\\]?_[0-9]+\\.rq_(success|error))$"
+    );
     let mut url = Url::parse("http://envoy/stats/prometheus?usedonly").unwrap_or_else(|_| unreachable!("it is a URL"));
     url.query_pairs_mut().append_pair("filter", &filter);
     format!("{}?{}", url.path(), url.query().unwrap_or_default())
@@ -58,14 +94,14 @@ pub fn numbers(counts: &PodCounts) -> Numbers {
 /// Sums over Envoys that come, go and begin anew.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Accounts {
-    /// Stable's and the canary's, as each Envoy had them last.
-    last: BTreeMap<IpAddr, [Numbers; 2]>,
+    /// Stable's and the canary's, as each Envoy had them last, or had them of one pod.
+    last: BTreeMap<String, [Numbers; 2]>,
     sums: [Numbers; 2],
 }
 
 impl Accounts {
-    /// One reading of all Envoys.
-    pub fn add(&mut self, envoys: &[(IpAddr, [Numbers; 2])]) -> Answer {
+    /// One reading of all Envoys, each by a name of its own.
+    pub fn add(&mut self, envoys: &[(String, [Numbers; 2])]) -> Answer {
         let before = std::mem::take(&mut self.last);
         for (envoy, now) in envoys {
             let before = before.get(envoy).copied().unwrap_or_default();
@@ -74,7 +110,7 @@ impl Accounts {
                 self.sums[arm] = plus(self.sums[arm], new);
                 last
             });
-            self.last.insert(*envoy, last);
+            self.last.insert(envoy.clone(), last);
         }
         let [stable, canary] = self.sums;
         Answer { stable, canary, time: None }
@@ -149,16 +185,38 @@ envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"shop_auth_80\"} 91
         assert_eq!(of("auth"), Numbers { requests: 105, errors: 10, timed: 91, slow: 11 });
         assert_eq!(of("auth-canary"), Numbers { requests: 3, errors: 3, timed: 0, slow: 0 });
         assert_eq!(of("aut"), Numbers::default());
-        let path = path("shop", ["auth", "auth-canary"]);
-        assert!(path.starts_with("/stats/prometheus?usedonly&filter=%5Ecluster%5C.shop_%28auth%7Cauth"), "{path}");
+        let path = path("shop", ["auth", "auth-canary"], &["10.0.0.7".parse().expect("an address")]);
+        assert!(path.starts_with("/stats/prometheus?usedonly&filter=%5Ecluster%5C.%28shop_%28auth%7Cauth"), "{path}");
+        assert!(path.contains("endpoint%5C.%5C%5B%3F%2810%5C.0%5C.0%5C.7%29%5C%5D%3F_"), "{path}");
+    }
+
+    #[test]
+    fn an_envoy_that_counts_endpoints_tells_pods_apart() {
+        let page = b"\
+# TYPE envoy_cluster_endpoint_rq_error counter
+envoy_cluster_endpoint_rq_error{envoy_cluster_name=\"httproute/shop/auth/rule/0\",envoy_endpoint_address=\"10.0.0.7:8080\"} 4
+envoy_cluster_endpoint_rq_error{envoy_cluster_name=\"httproute/shop/auth/rule/0\",envoy_endpoint_address=\"10.0.0.70:8080\"} 50
+# TYPE envoy_cluster_endpoint_rq_success counter
+envoy_cluster_endpoint_rq_success{envoy_cluster_name=\"httproute/shop/auth/rule/0\",envoy_endpoint_address=\"10.0.0.7:8080\"} 90
+envoy_cluster_endpoint_rq_success{envoy_cluster_name=\"httproute/shop/auth/rule/1\",envoy_endpoint_address=\"10.0.0.7:8080\"} 6
+envoy_cluster_endpoint_rq_success{envoy_cluster_name=\"httproute/shop/auth/rule/0\",envoy_endpoint_address=\"[fd00::7]:8080\"} 3
+";
+        let page = parse(page, &Limits::default()).expect("a page");
+        let of = |pod: &str| {
+            let [successes, failures] = pod_queries(pod.parse().expect("an address")).expect("queries");
+            pod_numbers(&read(&page, &successes).expect("counts"), &read(&page, &failures).expect("counts"))
+        };
+        let is = |requests, errors| Numbers { requests, errors, ..Numbers::default() };
+        assert_eq!((of("10.0.0.7"), of("10.0.0.70"), of("10.0.0.8")), (is(100, 4), is(50, 50), is(0, 0)));
+        assert_eq!(of("fd00::7"), is(3, 0));
     }
 
     #[test]
     fn what_was_counted_before_is_not_new_and_envoys_may_come_go_and_begin_anew() {
-        let at = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let at = |last: u8| format!("10.0.0.{last}");
         let is = |requests, errors| Numbers { requests, errors, timed: 0, slow: 0 };
         let mut accounts = Accounts::default();
-        let mut sums = |envoys: &[(IpAddr, [Numbers; 2])]| {
+        let mut sums = |envoys: &[(String, [Numbers; 2])]| {
             let answer = accounts.add(envoys);
             [answer.stable, answer.canary].map(|numbers| (numbers.requests, numbers.errors))
         };
@@ -178,10 +236,9 @@ envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"shop_auth_80\"} 91
 
     #[test]
     fn a_bucket_that_takes_some_back_is_no_new_beginning() {
-        let at = IpAddr::from([10, 0, 0, 1]);
         let is = |requests, timed, slow| Numbers { requests, errors: 0, timed, slow };
         let mut accounts = Accounts::default();
-        let mut sum = |canary| accounts.add(&[(at, [is(1, 0, 0), canary])]).canary;
+        let mut sum = |canary| accounts.add(&[("10.0.0.1".to_owned(), [is(1, 0, 0), canary])]).canary;
         assert_eq!(sum(is(1000, 1000, 100)), Numbers::default());
         assert_eq!(sum(is(1100, 1090, 120)), is(100, 90, 20));
         // When two are taken back, and come again:

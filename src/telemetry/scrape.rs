@@ -121,10 +121,21 @@ impl Scraper {
 
     /// All targets at once, each with its own deadline; answers in the order of `targets`, with their index.
     pub async fn scrape(&self, targets: &[Target], query: &Query) -> Vec<(usize, Result<PodCounts, ScrapeError>)> {
+        let first = |counts: Vec<PodCounts>| counts.into_iter().next().unwrap_or_default();
+        let scraped = self.scrape_for(targets, std::slice::from_ref(query)).await;
+        scraped.into_iter().map(|(index, result)| (index, result.map(first))).collect()
+    }
+
+    /// The same with what each of several queries reads of a page.
+    pub async fn scrape_for(
+        &self,
+        targets: &[Target],
+        queries: &[Query],
+    ) -> Vec<(usize, Result<Vec<PodCounts>, ScrapeError>)> {
         // Named futures in a list: a closure over borrowed targets would not be `Send` for every lifetime.
         let mut scrapes = Vec::with_capacity(targets.len());
         for (index, target) in targets.iter().enumerate() {
-            scrapes.push(self.scrape_indexed(index, target, query));
+            scrapes.push(self.scrape_indexed(index, target, queries));
         }
         // Unordered, so that a hung pod does not keep the next ones from starting.
         let mut results: Vec<_> =
@@ -137,21 +148,21 @@ impl Scraper {
         &self,
         index: usize,
         target: &Target,
-        query: &Query,
-    ) -> (usize, Result<PodCounts, ScrapeError>) {
-        let result = self.scrape_one(target, query).await;
+        queries: &[Query],
+    ) -> (usize, Result<Vec<PodCounts>, ScrapeError>) {
+        let result = self.scrape_one(target, queries).await;
         let error = |problem| ScrapeError { pod: target.pod.clone(), url: address(target), problem };
         (index, result.map_err(error))
     }
 
-    async fn scrape_one(&self, target: &Target, query: &Query) -> Result<PodCounts, Problem> {
+    async fn scrape_one(&self, target: &Target, queries: &[Query]) -> Result<Vec<PodCounts>, Problem> {
         let (Body { bytes, big }, open_metrics) = self.fetch(target).await?;
         if bytes.len() <= BLOCKING_BYTES {
-            return read_text(&bytes, open_metrics, &self.settings.limits, query);
+            return read_text(&bytes, open_metrics, &self.settings.limits, queries);
         }
         let limits = self.settings.limits;
-        let query = query.clone();
-        let reading = tokio::task::spawn_blocking(move || read_text(&bytes, open_metrics, &limits, &query));
+        let queries = queries.to_vec();
+        let reading = tokio::task::spawn_blocking(move || read_text(&bytes, open_metrics, &limits, &queries));
         let counts = reading.await.map_err(|_| Problem::GivenUp)?;
         drop(big);
         counts
@@ -201,12 +212,12 @@ impl Scraper {
     }
 }
 
-fn read_text(bytes: &[u8], open_metrics: bool, limits: &Limits, query: &Query) -> Result<PodCounts, Problem> {
+fn read_text(bytes: &[u8], open_metrics: bool, limits: &Limits, queries: &[Query]) -> Result<Vec<PodCounts>, Problem> {
     let exposition = parse(bytes, limits)?;
     if open_metrics && !exposition.ends_with_eof() {
         return Err(Problem::NoEof);
     }
-    Ok(read(&exposition, query)?)
+    queries.iter().map(|query| Ok(read(&exposition, query)?)).collect()
 }
 
 fn address(target: &Target) -> String {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use serin_e2e::{cluster::eventually, exposure::now, shop::Shop, traffic::Load};
 
-use super::{assert_tidy, direct_callers, evidence::events, figures, gateway, open_shop, prometheus::Telemetry, serin};
+use super::{
+    assert_tidy, direct_callers, envoy_gateway, evidence::events, figures, gateway, open_shop, prometheus::Telemetry,
+    serin,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -94,5 +97,61 @@ fn requests_that_the_canarys_pods_do_not_count_hold_the_run() {
     shop.release(&["VERSION=answering", "FAULT_DROP=0%"]).expect("release");
     shop.run_in("Succeeded", first, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(events(&shop, "RequestsLost").len(), 1, "once");
+    assert_tidy(&shop);
+}
+
+#[test]
+fn a_gateway_that_counts_endpoints_one_by_one_is_asked_by_pods() {
+    let _stage = super::alone();
+    let node = std::env::var("NODE_IP").expect("NODE_IP: run these by tests/run");
+    let _router = Telemetry::with(&format!("telemetry.router={node}:18014"));
+    let shop = Shop::open("endpoints").expect("a shop");
+    let parents = json!({"spec": {"parentRefs": [{"name": "gw-eg", "namespace": "gateway"}]}}).to_string();
+    shop.kubectl(&["patch", "httproute", "auth", "--type=merge", "-p", &parents]).expect("Envoy Gateway's");
+    let counted_by_pods = shop
+        .rollout(&json!([{"weight": 20, "bake": "10s"}, {"weight": 50, "bake": "10s"}]), |rollout| {
+            let slos = rollout["spec"]["slos"].as_array_mut().expect("SLOs");
+            slos.retain(|slo| slo["name"] == "errors");
+        })
+        .expect("a Rollout");
+    let telemetry = |telemetry: &Value| {
+        // Lists and maps of a merge patch leave what is not named.
+        let patch = json!([{"op": "replace", "path": "/spec/telemetry", "value": telemetry}]).to_string();
+        shop.kubectl(&["patch", "rollouts.serin.dev", "auth", "--type=json", "-p", &patch]).expect("patched");
+    };
+    telemetry(&json!({"router": {}}));
+    shop.idle().expect("Ready");
+    let mut load = Load::start(&envoy_gateway(), &shop.host, 200, 600, &[]).expect("load");
+
+    // a healthy version is promoted by what the gateway counts
+    let began = now();
+    shop.release(&["VERSION=canary"]).expect("release");
+    let run = shop.run_in("Succeeded", None, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    println!("      {}", run["status"]["slos"]);
+    let slo = &run["status"]["slos"][0];
+    assert!(slo["canary"]["requests"].as_u64() > Some(500) && slo["canary"]["bad"] == 0, "{slo}");
+    assert_eq!(figures(&mut load, began, "canary").failed, 0);
+    shop.idle().expect("Ready again");
+
+    // and one whose pods keep their errors to themselves is taken back
+    let (first, began) = (run["metadata"]["name"].as_str(), now());
+    shop.release(&["VERSION=silent", "FAULT_ERRORS=20%", "FAULT_METRICS=frozen"]).expect("release");
+    let run = shop.run_in("RolledBack", first, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    println!("      {}", run["status"]["message"]);
+    assert_eq!(run["status"]["reason"], "SloViolated", "{}", run["status"]["message"]);
+    assert!(figures(&mut load, began, "silent").seconds.is_some_and(|seconds| seconds < 20.0));
+
+    // besides the pods, it tells what these do not count
+    telemetry(&counted_by_pods["spec"]["telemetry"]);
+    let (second, began) = (run["metadata"]["name"].as_str(), now());
+    shop.release(&["VERSION=dropping", "FAULT_ERRORS=0%", "FAULT_METRICS=right", "FAULT_DROP=20%"]).expect("release");
+    let held = eventually("a hold for requests that are lost", MINUTE, || {
+        let run = shop.run()?.filter(|run| run["metadata"]["name"].as_str() != second).unwrap_or_default();
+        Ok((run["status"]["waiting"]["reason"] == "RequestsLost").then_some(run))
+    });
+    let run = held.unwrap_or_else(|error| panic!("{error}: {:?}", shop.run()));
+    println!("      after {:.1} s: {}", now() - began, run["status"]["waiting"]["message"]);
+    shop.serin(&["abort", "auth"]).expect("abort");
+    shop.run_in("RolledBack", second, MINUTE).unwrap_or_else(|error| panic!("{error}"));
     assert_tidy(&shop);
 }
