@@ -18,6 +18,11 @@ pub struct Beside {
 }
 
 impl Beside {
+    /// What the pods count next, nobody will know.
+    pub fn forget(&mut self) {
+        self.unknown = [true; 2];
+    }
+
     /// One round. `ended`: a pod of stable, of the canary has, since the round before. Returns what was sent, if this
     /// round is a full reading.
     pub fn add(&mut self, round: &Round, ended: [bool; 2]) -> Option<Router> {
@@ -77,5 +82,8 @@ mod tests {
         assert_eq!((next.stable, next.canary), (sent(100, true), sent(5, true)));
         let next = beside.add(&round(Some([1310, 81]), true), [false; 2]).unwrap();
         assert_eq!((next.stable, next.canary), (sent(10, false), sent(1, false)));
+        beside.forget();
+        let next = beside.add(&round(Some([1320, 83]), true), [false; 2]).unwrap();
+        assert_eq!((next.stable, next.canary), (sent(10, true), sent(2, true)));
     }
 }

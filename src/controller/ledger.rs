@@ -79,6 +79,8 @@ impl Ledger {
         let has_any = self.bounds.iter().any(Option::is_some);
         if has_any {
             self.observe(round, now);
+            // Asked for more, pods have nothing to compare their next counts with.
+            self.beside.forget();
             let known: Vec<Option<Learnt>> = self.fold.learnt().into_iter().map(Some).collect();
             self.fold = begun(policy, &watches(policy, &self.bounds)).knowing(&known);
         }
