@@ -12,9 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Serialize;
 
 use crate::{
-    api::{
-        Millis, Phase, Policy, RolloutRef, RolloutRunSpec, RolloutRunStatus, Source, Step, Version, WaitingReason,
-    },
+    api::{Millis, Phase, Policy, RolloutRef, RolloutRunSpec, RolloutRunStatus, Source, Step, Version, WaitingReason},
     controller::{Ledger, query, seen},
     engine::{self, ByCounts, Says, Snapshot},
     evidence::{Count, PodTick, Tick, Verdict},
@@ -82,7 +80,9 @@ pub enum ArmsError {
         canary: String,
     },
     /// No halves.
-    #[error("expected two pods of {0} at the same time, as its halves are compared, found one: scale it up, or ask for another time")]
+    #[error(
+        "expected two pods of {0} at the same time, as its halves are compared, found one: scale it up, or ask for another time"
+    )]
     OnePod(String),
 }
 
@@ -454,8 +454,7 @@ impl Trial {
             judgements: counted.judgements,
             ..Snapshot::default()
         };
-        let ByCounts { says, bad_pod } =
-            engine::by_counts(&self.policy, &self.spec, &self.status, &snapshot, self.at);
+        let ByCounts { says, bad_pod } = engine::by_counts(&self.policy, &self.spec, &self.status, &snapshot, self.at);
         if let (Some(bad), None) = (bad_pod, &self.status.bad_pod) {
             let why = format!("pod {} is bad by itself; from here on it does not count", bad.name);
             self.status.bad_pod = Some(bad);
