@@ -27,10 +27,10 @@ pub(super) struct BacktestArgs {
     /// The policy: a YAML file with a Rollout, or the name of one in the cluster.
     policy: String,
     /// Runs of the cluster, such as auth-7; all with a record that the Rollout has if neither these nor files are given.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "prometheus")]
     run: Vec<String>,
     /// Records that `report --json` wrote.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "prometheus")]
     file: Vec<PathBuf>,
     /// Namespace of Rollout and runs; the kubeconfig's if left out.
     #[arg(short, long)]

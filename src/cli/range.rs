@@ -43,7 +43,7 @@ const RULES: Rules = Rules { deadline: Duration::from_secs(30), max_bytes: 32 * 
 pub(super) struct RangeArgs {
     /// Try the policy on what this Prometheus counted of a release, whoever made it, or on two halves of the pods if there
     /// is one version only: http:// or https://, with the path before /api if need be.
-    #[arg(long, value_name = "URL", requires = "from", conflicts_with_all = ["run", "file"])]
+    #[arg(long, value_name = "URL", requires = "from")]
     prometheus: Option<String>,
     /// Begin of the time to look at: RFC 3339, or so long ago (2h).
     #[arg(long, value_name = "TIME", requires = "prometheus")]
@@ -270,7 +270,7 @@ async fn ask(question: &Question) -> Result<Report, String> {
     let there =
         client.ask_presence(&first, labels, workload, credentials, *past).await.map_err(|error| said(&error))?;
     let hashes = named.as_ref().map(|[stable, canary]| [stable.as_str(), canary.as_str()]);
-    let arms = Arms::choose(there, workload, hashes).map_err(|error| within(&error))?;
+    let arms = Arms::choose(there, past.step, workload, hashes).map_err(|error| within(&error))?;
     let mut trial = Trial::new(policy, &arms, *interval).map_err(|error| format!("telemetry: {error}"))?;
     let looks = arms.looks(past.times());
     for (done, at) in looks.iter().enumerate() {
@@ -321,7 +321,6 @@ fn text(report: &Report) -> String {
     let Report { policy, namespace, stable, canary, halves, share, steps, hindsight, .. } = report;
     let began = hindsight.began;
     let mut text = match halves {
-        // Writing to a String does not fail.
         true => {
             format!("Policy {policy}, two halves of the pods of version {canary} in {namespace}, from {began} on.\n\n")
         }
@@ -348,6 +347,7 @@ fn text(report: &Report) -> String {
         vec![name.clone(), format!("{verdict:?}"), share_of(*canary), share_of(*stable), against]
     });
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    // Writing to a String does not fail.
     let _ = write!(
         text,
         "\n{}\nWeights are as they were, not as this policy would have set them. Pods, routes and gates are taken to be in \

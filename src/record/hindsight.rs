@@ -25,6 +25,9 @@ use crate::{
 /// Milliseconds before the canary's first pod in which stable is looked at: as long as Prometheus is asked back.
 const BEFORE: i64 = WINDOW_SECONDS as i64 * 1000;
 
+/// Percent: nobody knows what was due to the canary, only what it got.
+const NOT_DUE: f64 = 0.0;
+
 /// Whose counts are compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arms {
@@ -36,6 +39,8 @@ pub struct Arms {
     pods: BTreeMap<String, Member>,
     /// The canary's first pod, in milliseconds since 1970.
     began: i64,
+    /// From look to look, in milliseconds.
+    step: i64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -87,14 +92,15 @@ pub enum ArmsError {
 }
 
 impl Arms {
-    /// From the times (milliseconds since 1970) at which each pod of a workload was there: of two versions the older is
-    /// stable, and the pods of a single one are halved. `named`: stable's hash and the canary's, if they are not to be
+    /// From the times (milliseconds since 1970, a `step` apart) at which each pod of a workload was there: of two versions
+    /// the older is stable, and the pods of a single one are halved. `named`: stable's hash and the canary's, if they are not to be
     /// guessed; twice the same halves it.
     ///
     /// # Errors
     /// If there are no pods, or it is not clear which to compare, or they were not there together.
     pub fn choose(
         there: BTreeMap<String, BTreeSet<i64>>,
+        step: i64,
         workload: &str,
         named: Option<[&str; 2]>,
     ) -> Result<Self, ArmsError> {
@@ -120,7 +126,7 @@ impl Arms {
             .collect();
         let firsts = pods.values().filter(|pod| pod.arm == Arm::Canary).filter_map(|pod| pod.there.first());
         let began = firsts.min().copied();
-        let arms = Self { stable, canary, pods, began: began.unwrap_or(i64::MAX) };
+        let arms = Self { stable, canary, pods, began: began.unwrap_or(i64::MAX), step };
         let times: BTreeSet<i64> = arms.pods.values().flat_map(|pod| pod.there.iter().copied()).collect();
         match times.iter().any(|at| arms.are_together(*at)) {
             true => Ok(arms),
@@ -134,15 +140,18 @@ impl Arms {
         self.stable == self.canary
     }
 
-    /// At which of these times (milliseconds since 1970, in order) to look.
+    /// At which of these times (milliseconds since 1970, in order) to look: shortly before there was a canary, and while
+    /// both were there. Then for their last samples, and once more, as a tick is judged when the next one is known.
     pub fn looks(&self, times: impl Iterator<Item = i64>) -> Vec<i64> {
         let from = self.began.saturating_sub(BEFORE);
-        times.filter(|at| *at >= from && (*at < self.began || self.are_together(*at))).collect()
+        let were_together = |at: i64| (0..=2).any(|ago| self.are_together(at.saturating_sub(ago * self.step)));
+        times.filter(|at| *at >= from && (*at < self.began || were_together(*at))).collect()
     }
 
-    /// The pods that were there.
+    /// The pods that were there, or had been at the look before: one that ends has a last sample.
     pub fn listed(&self, at: i64) -> Vec<Listed> {
-        let listed = self.pods.iter().filter(|(_, pod)| pod.there.contains(&at)).map(|(name, pod)| Listed {
+        let was_there = |pod: &Member| [at, at.saturating_sub(self.step)].iter().any(|at| pod.there.contains(at));
+        let listed = self.pods.iter().filter(|(_, pod)| was_there(pod)).map(|(name, pod)| Listed {
             pod: name.clone(),
             name: name.clone(),
             arm: pod.arm,
@@ -384,7 +393,7 @@ impl Trial {
                     self.ledger.ask(&self.policy, &mut self.query);
                     return;
                 }
-                let tick = self.ledger.read(&self.policy, &self.status, &round, self.share, at);
+                let tick = self.ledger.read(&self.policy, &self.status, &round, NOT_DUE, at);
                 self.count(&tick);
             }
             Look::Blind(why) => {

@@ -59,7 +59,7 @@ fn readings(lives: &[Life], at: i64) -> BTreeMap<String, PodReading> {
 
 /// Tries a policy on the first `until` seconds.
 fn tried(policy: &Policy, lives: &[Life], until: i64) -> (Arms, Result<Hindsight, NoCounts>) {
-    let arms = Arms::choose(there(lives, until), "auth", None).expect("two arms");
+    let arms = Arms::choose(there(lives, until), STEP * 1000, "auth", None).expect("two arms");
     let mut trial = Trial::new(policy, &arms, Millis::seconds(5)).expect("a query");
     for at in arms.looks((0..=until / STEP).map(|look| (BEGAN + look * STEP) * 1000)) {
         let now = Timestamp::from_millisecond(at).expect("in range");
@@ -90,11 +90,11 @@ fn a_bad_release_is_found_and_when() {
     let [event] = &hindsight.events[..] else { panic!("{:?}", hindsight.events) };
     assert_eq!((event.what, event.step), (Then::TakesBack, 1));
     assert!(event.seconds <= 20.0 && (50..1000).contains(&event.canary_requests), "{event:?}");
-    assert!(event.why.contains("SLO errors: the canary is worse than stable"), "{event:?}");
+    assert!(event.why.starts_with("SloViolated: SLO errors: the canary "), "{event:?}");
     assert_eq!(hindsight.slos[0].verdict, Verdict::Bad);
     let began = hindsight.began.as_second() - BEGAN;
     assert!((600..620).contains(&began), "{began}");
-    assert!((15.0..25.0).contains(&hindsight.share()), "{}", hindsight.share());
+    assert!((10.0..20.0).contains(&hindsight.share()), "{}", hindsight.share());
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_release_that_is_over_too_soon_is_still_waited_for() {
     let hindsight = tried(&two_steps(), &lives, 1200).1.expect("counts");
     let event = hindsight.events.last().expect("an end");
     assert_eq!((event.what, event.step), (Then::Waits, 1));
-    assert!(event.seconds < 40.0 && event.why == "Bake: baking at 5 % for 1m at least", "{event:?}");
+    assert!(event.seconds < 45.0 && event.why == "Bake: baking at 5 % for 1m at least", "{event:?}");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn halves_of_one_version_give_no_alarm() {
     assert_eq!(hindsight.events.last().map(|event| event.what), Some(Then::Promotes), "{:?}", hindsight.events);
     assert!((45.0..55.0).contains(&hindsight.share()), "{}", hindsight.share());
     // One pod can't be halved.
-    let one = Arms::choose(there(&lives[..1], 600), "auth", None).expect_err("one pod");
+    let one = Arms::choose(there(&lives[..1], 600), STEP * 1000, "auth", None).expect_err("one pod");
     assert_eq!(one, ArmsError::OnePod("5c8b4".into()));
 }
 
@@ -156,7 +156,7 @@ fn a_pod_that_is_bad_by_itself_is_left_out_once() {
 
 #[test]
 fn a_time_without_data_says_so() {
-    let none = Arms::choose(BTreeMap::new(), "auth", None).expect_err("no pods");
+    let none = Arms::choose(BTreeMap::new(), STEP * 1000, "auth", None).expect_err("no pods");
     assert!(none.to_string().contains("pods called auth-HASH-SUFFIX, found none"), "{none}");
     // Pods that nobody has called:
     let lives = with(&[life("auth-7d9f6-npqrs", 600, 2000, 0.0, 0.0)]);
@@ -164,7 +164,7 @@ fn a_time_without_data_says_so() {
     assert_eq!(none.canary, 0);
     assert!(none.to_string().starts_with("expected requests of both versions, found 0 of the canary and"), "{none}");
     // Pods that have no such counter:
-    let arms = Arms::choose(there(&lives, 1200), "auth", None).expect("two arms");
+    let arms = Arms::choose(there(&lives, 1200), STEP * 1000, "auth", None).expect("two arms");
     let mut trial = Trial::new(&two_steps(), &arms, Millis::seconds(5)).expect("a query");
     for at in arms.looks((0..=240).map(|look| (BEGAN + look * STEP) * 1000)) {
         trial.look(Timestamp::from_millisecond(at).expect("in range"), &arms.listed(at), &BTreeMap::new());
@@ -180,7 +180,7 @@ fn versions_are_guessed_only_where_it_is_clear() {
         life("auth-8xz29-npqrs", 800, 2000, 20.0, 0.0),
         life("other-8xz29-npqrs", 0, 2000, 20.0, 0.0),
     ]);
-    let choose = |named| Arms::choose(there(&lives, 1200), "auth", named);
+    let choose = |named| Arms::choose(there(&lives, 1200), STEP * 1000, "auth", named);
     let unclear = choose(None).expect_err("three versions").to_string();
     assert!(unclear.contains("7d9f6 (from 2025-11-24T16:10:00Z on), 8xz29 (from"), "{unclear}");
     let named = choose(Some(["5c8b4", "8xz29"])).expect("named");
@@ -191,20 +191,31 @@ fn versions_are_guessed_only_where_it_is_clear() {
     let apart = choose(Some(["7d9f6", "8xz29"])).expect_err("apart").to_string();
     assert!(apart.contains("found them one after the other"), "{apart}");
     // Two that are there from the beginning:
-    let both = Arms::choose(there(&with(&[life("auth-7d9f6-npqrs", -60, 800, 20.0, 0.0)]), 600), "auth", None);
+    let both =
+        Arms::choose(there(&with(&[life("auth-7d9f6-npqrs", -60, 800, 20.0, 0.0)]), 600), STEP * 1000, "auth", None);
     assert!(matches!(both, Err(ArmsError::Unclear(_))), "{both:?}");
 }
 
 #[test]
 fn it_looks_from_shortly_before_the_canary_until_one_of_both_is_gone() {
     let lives = [life("auth-5c8b4-bcdfg", -3600, 700, 40.0, 0.0), life("auth-7d9f6-npqrs", 600, 2000, 40.0, 0.0)];
-    let arms = Arms::choose(there(&lives, 1200), "auth", None).expect("two arms");
+    let arms = Arms::choose(there(&lives, 1200), STEP * 1000, "auth", None).expect("two arms");
     let looks = arms.looks((0..=240).map(|look| (BEGAN + look * STEP) * 1000));
     let ends = [looks.first(), looks.last()].map(|at| at.map(|at| at / 1000 - BEGAN));
-    assert_eq!(ends, [Some(480), Some(695)]);
+    assert_eq!(ends, [Some(480), Some(705)]);
+    let names = |seconds: i64| arms.listed((BEGAN + seconds) * 1000).len();
+    assert_eq!([695, 700, 705].map(names), [2, 2, 1], "the last sample of one that goes is read, too");
     // Requests before the canary came are history; the canary's count from its first on.
     let at = |seconds: i64| arms.listed((BEGAN + seconds) * 1000);
     assert_eq!(at(500).len(), 1);
     let born: Vec<bool> = at(600).iter().map(|one| one.born_before_run).collect();
     assert_eq!(born, [true, false]);
+}
+
+#[test]
+fn what_a_canary_counted_at_its_very_end_is_judged() {
+    // Given a bad canary that somebody took away after twelve seconds:
+    let lives = with(&[life("auth-7d9f6-npqrs", 600, 612, 20.0, 0.2)]);
+    let hindsight = tried(&two_steps(), &lives, 1200).1.expect("counts");
+    assert_eq!(hindsight.events.last().map(|event| event.what), Some(Then::TakesBack), "{:?}", hindsight.events);
 }
