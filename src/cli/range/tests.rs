@@ -184,6 +184,16 @@ fn what_can_not_be_asked_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn runs_and_a_range_are_not_tried_at_once() {
+    use clap::CommandFactory;
+    crate::cli::Cli::command().debug_assert();
+    let range = ["serin", "backtest", "a.yaml", "--prometheus", "http://localhost:9090", "--from", "2h"];
+    assert!(crate::cli::Cli::try_parse_from(range).is_ok());
+    let both = crate::cli::Cli::try_parse_from([&range[..], &["--run", "auth-7"]].concat());
+    assert!(both.err().is_some_and(|error| error.to_string().contains("cannot be used with")));
+}
+
+#[test]
 fn labels_are_the_policys_unless_others_are_given() {
     let mut rollout = example();
     rollout.spec.telemetry.scrape = None;
