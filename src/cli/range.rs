@@ -343,6 +343,8 @@ fn text(report: &Report) -> String {
     text.push_str(&table(&[Side::Right, Side::Left, Side::Right], &cells));
     let head = ["SLO", "VERDICT", "CANARY BAD", "STABLE BAD", "EVIDENCE"].map(str::to_owned).to_vec();
     let rows = hindsight.slos.iter().map(|SloSums { name, verdict, canary, stable, evidence, threshold }| {
+        // Nobody wants to read of -0.0.
+        let evidence = (evidence * 10.0).round() / 10.0 + 0.0;
         let against = format!("{evidence:.1} of {threshold:.1}");
         vec![name.clone(), format!("{verdict:?}"), share_of(*canary), share_of(*stable), against]
     });

@@ -29,13 +29,17 @@ const BAD: Life = ("auth-7d9f6c4b8-npqrs", 720, 20, 8);
 fn counters((name, from, rate, bad): Life, at: i64) -> Vec<Value> {
     let requests = (at - TEN - from) * rate;
     let (errors, good) = (requests * bad / 100, requests - requests * bad / 100);
-    [("200", good), ("500", errors)]
-        .map(|(code, count)| {
-            let metric = json!({"__name__": "http_requests_total", "namespace": "shop", "pod": name, "code": code,
-                "route": "/login", "job": "pods", "instance": name});
-            json!({"metric": metric, "values": [[at as f64, count.to_string()]]})
-        })
-        .to_vec()
+    let series = |metric: &str, label: &str, value: &str, count: i64| {
+        let metric = json!({"__name__": metric, "namespace": "shop", "pod": name, label: value, "route": "/login",
+            "job": "pods", "instance": name});
+        json!({"metric": metric, "values": [[at as f64, count.to_string()]]})
+    };
+    // Half of all within 25 ms, all within a quarter of a second.
+    let bucket = |le: &str, part: i64| series("http_request_duration_seconds_bucket", "le", le, requests * part / 100);
+    let codes = [("200", good), ("500", errors)];
+    let codes = codes.map(|(code, count)| series("http_requests_total", "code", code, count));
+    let buckets = [("0.025", 50), ("0.1", 98), ("0.25", 100), ("0.5", 100), ("+Inf", 100)];
+    [&codes[..], &buckets.map(|(le, part)| bucket(le, part))].concat()
 }
 
 /// Answers a form as Prometheus does; pods are scraped each 5 s.
@@ -93,10 +97,7 @@ fn serve(lives: Vec<Life>, token: Option<&'static str>) -> String {
 
 fn example() -> Rollout {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/auth/manifests/rollout.yaml");
-    let (mut rollout, _) = files::rollout(&file).expect("the example");
-    rollout.spec.slos.truncate(1);
-    rollout.spec.telemetry.latency = None;
-    rollout
+    files::rollout(&file).expect("the example").0
 }
 
 fn asked(rollout: &Rollout, args: &[&str]) -> Result<Question, String> {
