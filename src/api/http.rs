@@ -3,7 +3,10 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::Millis;
+use super::{
+    access::{Access, BasicAuth, SecretKey, Trust},
+    values::Millis,
+};
 
 /// What is counted somewhere else (a gateway, a log pipeline, a vendor's API), as JSON over HTTP: numbers for each version,
 /// counted up since whenever. Serin takes the differences itself.
@@ -12,6 +15,10 @@ use super::values::Millis;
 /// pod-template-hash, as in `/versions/{hash}/requests`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(has(self.bearerToken) && has(self.basicAuth))").message("give bearerToken or basicAuth, not both"),
+    validation = Rule::new("self.url.startsWith('https://') || !has(self.bearerToken) && !has(self.basicAuth) && !has(self.tls)").message("tls, bearerToken and basicAuth need a url with https://")
+)]
 pub struct HttpSource {
     /// http:// or https://, a host, and path and query if need be. The host is a Service with a selector of this namespace
     /// (NAME.NAMESPACE.svc), or one that the operator's configuration allows (telemetry.hosts of the chart).
@@ -42,6 +49,23 @@ pub struct HttpSource {
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.startsWith('/')").message("must be a JSON pointer, such as /time"))]
     pub time: Option<String>,
+    /// Whom to trust; left out: the authorities that the controller's image knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Trust>,
+    /// A bearer token. Needs telemetry.secrets of the chart, and that you may read the Secret yourself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer_token: Option<SecretKey>,
+    /// User name and password. Needs the same as bearerToken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic_auth: Option<BasicAuth>,
+}
+
+impl HttpSource {
+    /// What it keeps in Secrets.
+    pub fn access(&self) -> Access<'_> {
+        let (tls, token, basic) = (&self.tls, &self.bearer_token, &self.basic_auth);
+        Access { tls: tls.as_ref(), bearer_token: token.as_ref(), basic_auth: basic.as_ref() }
+    }
 }
 
 /// CEL: a pointer that tells the versions apart.

@@ -4,10 +4,12 @@
 //! it saw and decided, tick by tick, is in its [`RolloutRecord`]s.
 //! Everything the API server can check is checked there (CEL rules in the generated CRDs); [`validate`] says the rest.
 
+mod access;
 mod gates;
 mod http;
 pub mod names;
 mod prometheus;
+mod queries;
 mod record;
 mod rollout;
 mod router;
@@ -17,9 +19,11 @@ mod validate;
 mod values;
 mod window;
 
+pub use access::{Access, BasicAuth, SecretKey, Trust};
 pub use gates::{GatePoint, GateSpec, HttpGate, JobGate, JobTemplate, Window};
 pub use http::HttpSource;
-pub use prometheus::{BasicAuth, PrometheusSource, SecretKey, Trust};
+pub use prometheus::PrometheusSource;
+pub use queries::QuerySpec;
 pub use record::{RolloutRecord, RolloutRecordSpec};
 pub use rollout::{
     Advance, Condition, ConfigKind, Configuration, ErrorBudget, ErrorsSlo, HistogramRef, LatencySlo, Limits, Otherwise,
@@ -28,8 +32,9 @@ pub use rollout::{
 };
 pub use router::RouterSource;
 pub use run::{
-    ArmRequests, BadPod, Decided, GateState, GateStatus, HarmStatus, Outcome, Phase, RolloutRef, RolloutRun,
-    RolloutRunSpec, RolloutRunStatus, Share, SloStatus, SplitStatus, Stage, Version, Waiting, WaitingReason, Weight,
+    ArmRequests, BadPod, Decided, GateState, GateStatus, HarmStatus, Outcome, Phase, QueryStatus, RolloutRef,
+    RolloutRun, RolloutRunSpec, RolloutRunStatus, Share, SloStatus, SplitStatus, Stage, Version, Waiting,
+    WaitingReason, Weight,
 };
 pub use steps::{Approval, BlueGreen, Method, Mirror, NamedValue, Pods, RequestMatch, StepSpec, Sticky, ValueMatch};
 pub use validate::{Asks, Invalid, Lets, Policy, SloKind, Source, Step, ValidGate, ValidSlo, validate};

@@ -1,14 +1,17 @@
 //! Prometheus as the source of counts.
 
 use kube::KubeSchema;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::Millis;
+use super::{
+    access::{Access, BasicAuth, SecretKey, Trust},
+    queries::QuerySpec,
+    values::Millis,
+};
 
 /// The pods' counters as a Prometheus server has them, or another that answers its query API. Serin reads them raw and
 /// takes the differences itself.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!(has(self.bearerToken) && has(self.basicAuth))").message("give bearerToken or basicAuth, not both"),
@@ -44,6 +47,11 @@ pub struct PrometheusSource {
     /// User name and password. Needs the same as bearerToken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basic_auth: Option<BasicAuth>,
+    /// Shares of bad requests by queries of your own, besides what is counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    #[x_kube(validation = Rule::new("self.all(q, self.exists_one(o, o.name == q.name))").message("each query needs a name of its own: two of them are called the same"))]
+    pub queries: Vec<QuerySpec>,
 }
 
 /// CEL: the name of a label, but not of Prometheus' own.
@@ -59,29 +67,10 @@ fn pod_label() -> String {
     "pod".into()
 }
 
-/// Whom to trust.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
-pub struct Trust {
-    /// Certificates (PEM) of the authorities to trust, and no others. Needs the same as bearerToken.
-    pub ca: SecretKey,
-}
-
-/// User name and password.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
-pub struct BasicAuth {
-    /// User name.
-    pub username: SecretKey,
-    /// Password.
-    pub password: SecretKey,
-}
-
-/// One key of a Secret of this namespace.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
-pub struct SecretKey {
-    /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// The key in it.
-    #[schemars(length(min = 1, max = 253))]
-    pub key: String,
+impl PrometheusSource {
+    /// What it keeps in Secrets.
+    pub fn access(&self) -> Access<'_> {
+        let (tls, token, basic) = (&self.tls, &self.bearer_token, &self.basic_auth);
+        Access { tls: tls.as_ref(), bearer_token: token.as_ref(), basic_auth: basic.as_ref() }
+    }
 }

@@ -405,6 +405,21 @@ pub struct SplitStatus {
     pub requests: u64,
 }
 
+/// What a query of the policy's own answered in the last window of this step.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+pub struct QueryStatus {
+    /// Its name.
+    pub name: String,
+    /// Good, Bad (final), Over, Pending, SharedFault or NoData.
+    pub verdict: String,
+    /// Percent of the canary's requests that are bad.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<f64>,
+    /// Percent of stable's requests that are bad.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable: Option<f64>,
+}
+
 /// What a gate said.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 pub struct GateStatus {
@@ -493,6 +508,10 @@ pub struct RolloutRunStatus {
     /// Verdicts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slos: Vec<SloStatus>,
+    /// What the policy's own queries answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub queries: Vec<QueryStatus>,
     /// The canary pod that was bad by itself and was replaced. It happens once in a run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad_pod: Option<BadPod>,

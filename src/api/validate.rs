@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 
 use super::{
+    access::Access,
     gates::{GatePoint, GateSpec, HttpGate, JobGate},
     http::{HttpSource, is_by_version},
     prometheus::PrometheusSource,
+    queries::QuerySpec,
     rollout::{Otherwise, RolloutSpec, Scrape, SloSpec, Strata, Telemetry},
     router::RouterSource,
     steps::{BlueGreen, Mirror, Pods, RequestMatch, StepSpec},
@@ -230,7 +232,36 @@ fn http_source(http: &HttpSource) -> Result<Source, Invalid> {
     if let Some(place) = http.time.as_ref().filter(|place| !place.starts_with('/')) {
         return Err(invalid(field("time"), "a JSON pointer, such as /time", place));
     }
+    access(http.access(), field, "url", url)?;
     Ok(Source::Http(Box::new(http.clone())))
+}
+
+fn query(query: &QuerySpec) -> Result<(), Invalid> {
+    let field = |name: &str| format!("telemetry.prometheus.queries[{}].{name}", query.name);
+    if !query.is_by_version() {
+        return Err(invalid(field("query"), "{hash}, {pods} or {service} in it", &query.query));
+    }
+    if !(0.0..1.0).contains(&query.most.ratio()) {
+        return Err(invalid(field("most"), "less than 100%", query.most));
+    }
+    if !(5_000..=600_000).contains(&query.window.0) {
+        return Err(invalid(field("window"), "between 5s and 10m", query.window));
+    }
+    if !(1..=10).contains(&query.windows) {
+        return Err(invalid(field("windows"), "1 to 10", query.windows));
+    }
+    Ok(())
+}
+
+/// `name`: the field that has the address.
+fn access(access: Access<'_>, field: impl Fn(&str) -> String, name: &str, address: &str) -> Result<(), Invalid> {
+    if access.bearer_token.is_some() && access.basic_auth.is_some() {
+        return Err(invalid(field("bearerToken"), "bearerToken or basicAuth", "both"));
+    }
+    if !access.is_open() && !address.starts_with("https://") {
+        return Err(invalid(field(name), "https://, for tls, bearerToken and basicAuth", address));
+    }
+    Ok(())
 }
 
 fn prometheus_source(prometheus: &PrometheusSource) -> Result<Source, Invalid> {
@@ -249,12 +280,11 @@ fn prometheus_source(prometheus: &PrometheusSource) -> Result<Source, Invalid> {
             return Err(invalid(field(name), "the name of a label", label));
         }
     }
-    let secret = prometheus.bearer_token.is_some() || prometheus.basic_auth.is_some();
-    if prometheus.bearer_token.is_some() && prometheus.basic_auth.is_some() {
-        return Err(invalid(field("bearerToken"), "bearerToken or basicAuth", "both"));
-    }
-    if (secret || prometheus.tls.is_some()) && !address.starts_with("https://") {
-        return Err(invalid(field("address"), "https://, for tls, bearerToken and basicAuth", address));
+    access(prometheus.access(), field, "address", address)?;
+    prometheus.queries.iter().try_for_each(query)?;
+    let mut names = BTreeSet::new();
+    if let Some(twice) = prometheus.queries.iter().find(|query| !names.insert(&query.name)) {
+        return Err(invalid(field("queries"), "names that differ", format!("two called {}", twice.name)));
     }
     Ok(Source::Prometheus(Box::new(prometheus.clone())))
 }
@@ -567,7 +597,7 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named_with_what_it_should_be() {
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 30] = [
+        let cases: [(&str, Change); 31] = [
             ("spec.telemetry: expected exactly one of scrape, prometheus, http and router, found none", |v| {
                 v["telemetry"].as_object_mut().expect("object").remove("scrape");
             }),
@@ -611,6 +641,9 @@ mod tests {
             }),
             ("slos[errors].by.values: expected values that differ and are not empty, found \"a\"", |v| {
                 v["slos"][0]["by"] = json!({"label": "route", "values": ["a", "b", "a"]});
+            }),
+            ("telemetry.http.url: expected https://, for tls", |v| {
+                from_http(v, "bearerToken", json!({"name": "a", "key": "b"}));
             }),
             ("telemetry.http.requests: expected a JSON pointer with {arm} or {hash}", |v| {
                 from_http(v, "requests", json!("/requests"));

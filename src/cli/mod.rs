@@ -170,6 +170,10 @@ struct ControllerArgs {
     /// read them (the chart has it).
     #[arg(long, env = "SERIN_TELEMETRY_SECRETS")]
     telemetry_secrets: bool,
+    /// Ask Prometheus what Rollouts want to know in PromQL of their own. Only where all authors may see all that Prometheus
+    /// has, or it keeps namespaces apart itself.
+    #[arg(long, env = "SERIN_TELEMETRY_QUERIES")]
+    telemetry_queries: bool,
     /// HOST:PORT at which the gateway's Envoys show their counters, for telemetry.router of Rollouts. All addresses of the
     /// name are asked.
     #[arg(long, env = "SERIN_TELEMETRY_ROUTER")]
@@ -254,6 +258,7 @@ fn controller(args: ControllerArgs) -> Result<(), String> {
         gate_hosts: hosts(args.gate_hosts),
         telemetry_hosts: hosts(args.telemetry_hosts),
         telemetry_secrets: args.telemetry_secrets,
+        telemetry_queries: args.telemetry_queries,
         telemetry_router: args.telemetry_router,
     };
     on_runtime(async { controller::run(settings).await.map_err(|error| error.to_string()) })

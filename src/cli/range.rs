@@ -26,8 +26,8 @@ use crate::{
     forecast::{percent, requests, time},
     record::{Arms, Event, Hindsight, SloSums, Then, Trial},
     telemetry::{
-        Memory,
-        prometheus::{AskError, Credentials, Labels, Past, PrometheusClient, Rules, SystemNames},
+        Credentials, Memory,
+        prometheus::{AskError, Labels, Past, PrometheusClient, Rules, SystemNames},
     },
     tls,
 };
@@ -138,6 +138,8 @@ struct Report {
     share: f64,
     #[serde(skip)]
     steps: usize,
+    /// Names of the policy's own queries, which are not asked.
+    unasked: Vec<String>,
     #[serde(flatten)]
     hindsight: Hindsight,
 }
@@ -302,8 +304,16 @@ async fn ask(question: &Question) -> Result<Report, String> {
         canary: arms.canary,
         share: hindsight.share(),
         steps: policy.steps.len(),
+        unasked: unasked(policy),
         hindsight,
     })
+}
+
+fn unasked(policy: &Policy) -> Vec<String> {
+    match &policy.source {
+        Source::Prometheus(source) => source.queries.iter().map(|query| query.name.clone()).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Of the command line rather than of a policy.
@@ -356,6 +366,9 @@ fn text(report: &Report) -> String {
          order, approvals to be given at once.\n",
         table(&[], &rows)
     );
+    if !report.unasked.is_empty() {
+        let _ = writeln!(text, "The policy's own queries are not asked here: {}.", report.unasked.join(", "));
+    }
     text
 }
 

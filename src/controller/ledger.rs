@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{beside::Beside, look};
 use crate::{
-    api::{Phase, Policy, RolloutRunStatus, SloKind, Strata, ValidSlo},
-    evidence::{Count, Fold, Learnt, PodTick, Router, TailBounds, Tick, Watch},
+    api::{Phase, Policy, RolloutRunStatus, SloKind, Source, Strata, ValidSlo},
+    evidence::{Count, Fold, Learnt, PodTick, QueryReading, QueryRule, Router, TailBounds, Tick, Watch},
     forecast,
     telemetry::{
         Arm, ArmCounts, DeltaSettings, Deltas, Histogram, LatencyCount, PodDelta, Query, Round, StratumCount,
@@ -25,6 +25,9 @@ pub struct Ledger {
     deltas: Deltas,
     #[serde(default)]
     beside: Beside,
+    /// Answers to the policy's own queries that are in no tick yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    answered: Vec<QueryReading>,
     fold: Fold,
     /// For each SLO: the bounds that its latency is looked at through.
     bounds: Vec<Option<TailBounds>>,
@@ -41,8 +44,15 @@ impl Ledger {
         let known: BTreeMap<String, Learnt> =
             learnt.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let known: Vec<Option<Learnt>> = policy.slos.iter().map(|slo| known.get(&subject(slo)).copied()).collect();
-        let fold = Fold::new(&watches(policy, &bounds), policy.alpha, policy.steps.len()).knowing(&known);
-        Self { deltas: Deltas::new(settings), beside: Beside::default(), fold, bounds, chosen: false }
+        let fold = begun(policy, &watches(policy, &bounds)).knowing(&known);
+        Self {
+            deltas: Deltas::new(settings),
+            beside: Beside::default(),
+            answered: Vec::new(),
+            fold,
+            bounds,
+            chosen: false,
+        }
     }
 
     /// Chooses the bounds from a first reading of stable that knows its latency. Once there is a canary pod and none was
@@ -70,8 +80,7 @@ impl Ledger {
         if has_any {
             self.observe(round, now);
             let known: Vec<Option<Learnt>> = self.fold.learnt().into_iter().map(Some).collect();
-            let fold = Fold::new(&watches(policy, &self.bounds), policy.alpha, policy.steps.len());
-            self.fold = fold.knowing(&known);
+            self.fold = begun(policy, &watches(policy, &self.bounds)).knowing(&known);
         }
         has_any
     }
@@ -112,6 +121,7 @@ impl Ledger {
             canary: pods(counts.canary.as_ref()),
             stable: pods(counts.stable.as_ref()),
             router: router.filter(|_| is_apart),
+            queries: std::mem::take(&mut self.answered),
             blind: blind(round, &counts),
         };
         self.fold.fold(&tick);
@@ -126,10 +136,16 @@ impl Ledger {
 
     /// Nothing could be read, and why. Returns the tick that it made: one without counts.
     pub fn miss(&mut self, status: &RolloutRunStatus, why: String, now: Timestamp) -> Tick {
-        let tick =
-            Tick { at: now.as_millisecond(), step: status.step.saturating_sub(1), blind: Some(why), ..Tick::default() };
+        let (at, step) = (now.as_millisecond(), status.step.saturating_sub(1));
+        let queries = std::mem::take(&mut self.answered);
+        let tick = Tick { at, step, queries, blind: Some(why), ..Tick::default() };
         self.fold.fold(&tick);
         tick
+    }
+
+    /// Answers to the policy's own queries, for the next tick.
+    pub fn hear(&mut self, answers: Vec<QueryReading>) {
+        self.answered.extend(answers);
     }
 
     /// A pod's counts in the order of the SLOs, their bounds and their strata.
@@ -201,6 +217,26 @@ fn bounds(kind: SloKind, histogram: &Histogram) -> Option<TailBounds> {
     let (bounds, within): (Vec<f64>, Vec<u64>) = buckets.map(|(bound, within)| (*bound, *within)).unzip();
     let chosen = TailBounds::choose(&bounds, &within, histogram.total, threshold).ok()?;
     (!chosen.others().is_empty()).then_some(chosen)
+}
+
+/// The fold of a run that begins.
+pub fn begun(policy: &Policy, watches: &[Watch]) -> Fold {
+    let queries = match &policy.source {
+        Source::Prometheus(source) => source.queries.as_slice(),
+        _ => &[],
+    };
+    let rules = queries.iter().map(|query| QueryRule {
+        name: query.name.clone(),
+        most: millionths(query.most.ratio()),
+        windows: query.windows,
+    });
+    Fold::new(watches, policy.alpha, policy.steps.len()).asking(rules)
+}
+
+/// A ratio in millionths.
+pub(super) fn millionths(ratio: f64) -> u32 {
+    // A float that does not fit becomes the nearest number that does.
+    (ratio * 1e6).round() as u32
 }
 
 /// A policy's SLOs as the evidence needs them, with the bounds and strata that each is looked at through, where there are any.

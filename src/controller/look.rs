@@ -93,6 +93,9 @@ fn gist(status: &RolloutRunStatus) -> RolloutRunStatus {
         slo.stable = crate::api::ArmRequests::default();
         slo.harm = crate::api::HarmStatus::default();
     }
+    for query in &mut gist.queries {
+        (query.canary, query.stable) = (None, None);
+    }
     if let Some(split) = &mut gist.split {
         *split = SplitStatus { asked: split.asked, got: f64::from(u8::from(split.got > split.asked)), requests: 0 };
     }
@@ -192,6 +195,7 @@ pub fn seen(fold: &Fold) -> Seen {
             blind: fold.blind().map(str::to_owned),
             mismatch: fold.mismatch(),
             lost: fold.lost(),
+            queries: fold.queries().to_vec(),
             rate: fold.rate(),
         },
         judgements: fold.judge(),

@@ -15,7 +15,9 @@ mod look;
 mod metrics;
 mod observe;
 mod plan;
+mod queries;
 mod reader;
+mod secrets;
 mod send;
 mod sensor;
 mod serve;
@@ -25,7 +27,7 @@ mod weights;
 mod world;
 
 pub use hosts::AllowedHosts;
-pub use ledger::{Ledger, thousandths, watches};
+pub use ledger::{Ledger, begun, thousandths, watches};
 pub use look::{Looked, Moved, asked_percent, due_percent, look_after, move_run, seen, to_close};
 pub use observe::{Seen, arm_of, governed_workload, observe, troubles};
 pub use plan::{PlanError, plan};

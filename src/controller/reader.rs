@@ -3,12 +3,11 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use reqwest::{
     Url,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -19,25 +18,23 @@ use super::{
     caches::Namespace,
     envoys::{Envoys, FromRouter},
     hosts::AllowedHosts,
+    queries::{self, Questions},
+    secrets::{Kept, Secrets},
 };
 use crate::{
-    api::{BasicAuth, HttpSource, Policy, PrometheusSource, RolloutRun, Scrape, SecretKey, SloKind, Source},
+    api::{HttpSource, Policy, PrometheusSource, RolloutRun, Scrape, SloKind, Source},
+    evidence::QueryReading,
     telemetry::{
-        Arm, Look, MAX_PODS_PER_ARM, Memory, PodCounts, PodScrape, Query, Round, Scraper, Target,
-        http::{Course, HttpCounts, Places, Reading},
+        Arm, Credentials, Look, MAX_PODS_PER_ARM, Memory, PodCounts, PodScrape, Query, Round, Scraper, Target,
+        http::{Course, HttpCounts, HttpError, Places, Reading},
         pick,
-        prometheus::{Clock, Credentials, Freshness, Labels, Listed, PrometheusClient, Rules, SystemNames},
+        prometheus::{Clock, Freshness, Labels, Listed, PrometheusClient, Rules, SystemNames},
         router::Accounts,
         shared_gaps,
     },
     tls,
     workload::{Pod, template},
 };
-
-/// A Secret is read again after so long: it may have been renewed.
-const SECRETS_KEPT: Duration = Duration::from_secs(60);
-/// The API server's time to answer with a Secret.
-const SECRET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One pod of the run, and what is known of it.
 #[derive(Clone)]
@@ -58,6 +55,8 @@ pub(super) struct Sources {
     pub hosts: AllowedHosts,
     /// Secrets may be read.
     pub secrets: bool,
+    /// Rollouts may ask Prometheus in PromQL of their own.
+    pub queries: bool,
     /// HOST:PORT of the gateway's Envoys, where there are any to ask.
     pub router: Option<String>,
 }
@@ -102,11 +101,7 @@ impl Sources {
                         namespace: (source.namespace_label.clone(), name.clone()),
                         pod: source.pod_label.clone(),
                     },
-                    secrets: Secrets {
-                        api: Api::namespaced(self.client.clone(), &name),
-                        allowed: self.secrets,
-                        read: None,
-                    },
+                    secrets: Secrets::new(&self.client, &name, self.secrets, "telemetry.prometheus"),
                     services: Services {
                         name,
                         namespace: Arc::clone(namespace),
@@ -116,6 +111,7 @@ impl Sources {
                     memory: self.memory.clone(),
                     asker: None,
                     freshness: Freshness::default(),
+                    questions: Questions::new(run, policy, &source.queries, self.queries),
                     source: (**source).clone(),
                 }))
             }
@@ -128,6 +124,12 @@ impl Sources {
                 },
                 hashes: [run.spec.from.hash.clone(), run.spec.to.hash.clone()],
                 latency: latency.is_some(),
+                secrets: Secrets::new(
+                    &self.client,
+                    &run.namespace().unwrap_or_default(),
+                    self.secrets,
+                    "telemetry.http",
+                ),
                 services: Services {
                     name: run.namespace().unwrap_or_default(),
                     namespace: Arc::clone(namespace),
@@ -172,6 +174,16 @@ impl Reader {
         match tokio::join!(self.counts.look(&members, query, is_shared), beside) {
             (Look::Round(round), router) => Look::Round(Round { sampled: members.len() < all, router, ..round }),
             (other, _) => other,
+        }
+    }
+}
+
+impl Reader {
+    /// What the policy's own queries answer, those whose window is over. `step`: the one at which both versions get requests.
+    pub async fn ask(&mut self, members: &[Member], step: Option<u32>) -> Vec<QueryReading> {
+        match &mut self.counts {
+            Counts::Prometheus(reader) => reader.ask(members, step).await,
+            _ => Vec::new(),
         }
     }
 }
@@ -247,14 +259,16 @@ pub(super) struct FromPrometheus {
     /// Made for these authorities.
     asker: Option<(Option<String>, PrometheusClient)>,
     freshness: Freshness,
+    questions: Questions,
 }
 
 impl FromPrometheus {
-    async fn look(&mut self, members: &[Member], query: &Query, is_shared: bool) -> Result<Look, String> {
+    /// Makes the client, if the authorities have changed, and reads the credentials.
+    async fn credentials(&mut self) -> Result<Credentials, String> {
         let url = Url::parse(&self.source.address)
             .map_err(|error| format!("telemetry.prometheus.address {}: {error}", self.source.address))?;
         let way = way_to(&url, &self.hosts, &self.services)?;
-        let Kept { ca, credentials } = self.secrets.read(&self.source).await?;
+        let Kept { ca, credentials } = self.secrets.read(self.source.access()).await?;
         if self.asker.as_ref().is_none_or(|(made_for, _)| *made_for != ca) {
             let trust = tls::trusting(ca.as_ref().map(String::as_bytes));
             let trust = trust.map_err(|error| format!("telemetry.prometheus.tls.ca: {error}"))?;
@@ -262,6 +276,23 @@ impl FromPrometheus {
             let made = PrometheusClient::new(&url, trust, resolver, Rules::default(), self.memory.clone());
             self.asker = Some((ca, made.map_err(|error| format!("Prometheus can't be asked: {error}"))?));
         }
+        Ok(credentials)
+    }
+
+    async fn ask(&mut self, members: &[Member], step: Option<u32>) -> Vec<QueryReading> {
+        let due = self.questions.due(Instant::now(), step);
+        if due.is_empty() {
+            return Vec::new();
+        }
+        match (self.credentials().await, &self.asker) {
+            (Ok(credentials), Some((_, asker))) => self.questions.ask(due, members, asker, &credentials).await,
+            (Err(why), _) => queries::faults(due, &why),
+            (Ok(_), None) => Vec::new(),
+        }
+    }
+
+    async fn look(&mut self, members: &[Member], query: &Query, is_shared: bool) -> Result<Look, String> {
+        let credentials = self.credentials().await?;
         let Some((_, asker)) = &self.asker else { return Ok(Look::Nothing) };
         let name = |member: &Member| member.pod.name_any();
         let listed = members.iter().map(|member| Listed {
@@ -279,7 +310,7 @@ impl FromPrometheus {
             Ok(answered) => answered,
             Err(error) => {
                 if error.problem.is_refusal() {
-                    self.secrets.read = None;
+                    self.secrets.forget();
                 }
                 return Err(error.to_string());
             }
@@ -304,8 +335,10 @@ pub(super) struct FromHttp {
     latency: bool,
     hosts: AllowedHosts,
     services: Services,
+    secrets: Secrets,
     memory: Memory,
-    asker: Option<HttpCounts>,
+    /// Made for these authorities.
+    asker: Option<(Option<String>, HttpCounts)>,
     course: Course,
 }
 
@@ -314,15 +347,22 @@ impl FromHttp {
         let said = |what: String| format!("telemetry.http.url {}: {what}", self.source.url);
         let url = Url::parse(&self.source.url).map_err(|error| said(error.to_string()))?;
         let way = way_to(&url, &self.hosts, &self.services)?;
-        if self.asker.is_none() {
-            let trust = tls::trusting(None).map_err(|error| said(error.to_string()))?;
+        let Kept { ca, credentials } = self.secrets.read(self.source.access()).await?;
+        if self.asker.as_ref().is_none_or(|(made_for, _)| *made_for != ca) {
+            let trust = tls::trusting(ca.as_ref().map(String::as_bytes));
+            let trust = trust.map_err(|error| format!("telemetry.http.tls.ca: {error}"))?;
             let resolver = Resolver { way, services: self.services.clone() };
             let made = HttpCounts::new(url, trust, resolver, self.memory.clone());
-            self.asker = Some(made.map_err(|error| said(error.to_string()))?);
+            self.asker = Some((ca, made.map_err(|error| said(error.to_string()))?));
         }
-        let Some(asker) = &self.asker else { return Ok(Look::Nothing) };
+        let Some((_, asker)) = &self.asker else { return Ok(Look::Nothing) };
         let [stable, canary] = &self.hashes;
-        let answer = asker.ask(&self.places, [stable, canary]).await.map_err(|error| said(error.to_string()))?;
+        let answer = asker.ask(&self.places, [stable, canary], &credentials).await.map_err(|error| {
+            if matches!(error, HttpError::Refused(_)) {
+                self.secrets.forget();
+            }
+            said(error.to_string())
+        })?;
         let has = |arm: Arm| members.iter().any(|member| member.arm == arm);
         Ok(self.course.sift(&Reading {
             now: seconds(Timestamp::now()),
@@ -419,70 +459,6 @@ impl Resolve for Resolver {
             }
             Way::Name => SystemNames.resolve(name),
         }
-    }
-}
-
-/// What the policy keeps in Secrets of the run's namespace.
-struct Secrets {
-    api: Api<Secret>,
-    allowed: bool,
-    read: Option<(Instant, Kept)>,
-}
-
-#[derive(Clone, Default)]
-struct Kept {
-    /// PEM.
-    ca: Option<String>,
-    credentials: Credentials,
-}
-
-impl Secrets {
-    async fn read(&mut self, source: &PrometheusSource) -> Result<Kept, String> {
-        if source.tls.is_none() && source.bearer_token.is_none() && source.basic_auth.is_none() {
-            return Ok(Kept::default());
-        }
-        if let Some((at, kept)) = &self.read
-            && at.elapsed() < SECRETS_KEPT
-        {
-            return Ok(kept.clone());
-        }
-        if !self.allowed {
-            return Err(
-                "telemetry.prometheus names a Secret, and the operator's configuration lets Serin read none (telemetry.secrets of the chart)"
-                    .into(),
-            );
-        }
-        let ca = match &source.tls {
-            Some(tls) => Some(self.value("tls.ca", &tls.ca).await?),
-            None => None,
-        };
-        let credentials = match (&source.bearer_token, &source.basic_auth) {
-            (Some(token), _) => Credentials::Bearer(self.value("bearerToken", token).await?),
-            (None, Some(BasicAuth { username, password })) => Credentials::Basic {
-                username: self.value("basicAuth.username", username).await?,
-                password: self.value("basicAuth.password", password).await?,
-            },
-            (None, None) => Credentials::None,
-        };
-        let kept = Kept { ca, credentials };
-        self.read = Some((Instant::now(), kept.clone()));
-        Ok(kept)
-    }
-
-    /// Files end with a newline, which is no part of a token.
-    async fn value(&self, field: &str, at: &SecretKey) -> Result<String, String> {
-        let SecretKey { name, key } = at;
-        let said = |what: String| format!("telemetry.prometheus.{field}: Secret {name}: {what}");
-        let secret = match tokio::time::timeout(SECRET_TIMEOUT, self.api.get_opt(name)).await {
-            Err(_) => return Err(said("the API server does not answer".into())),
-            Ok(Err(error)) => return Err(said(error.to_string())),
-            Ok(Ok(None)) => return Err(said("there is none of this name in the namespace".into())),
-            Ok(Ok(Some(secret))) => secret,
-        };
-        let value =
-            secret.data.and_then(|mut data| data.remove(key)).ok_or_else(|| said(format!("has no key {key}")))?;
-        let text = String::from_utf8(value.0).map_err(|_| said(format!("key {key} is no text")))?;
-        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
     }
 }
 

@@ -179,12 +179,16 @@ impl Looking {
     async fn look(&mut self) {
         let weight = self.note_weight(&self.status());
         let members = self.members();
-        let look = self.reader.look(&members, &self.query, weight > 0.0 && weight < 100.0).await;
+        let is_shared = weight > 0.0 && weight < 100.0;
+        let look = self.reader.look(&members, &self.query, is_shared).await;
+        let step = is_shared.then(|| self.status().step);
+        let answers = self.reader.ask(&members, step).await;
         let status = self.status();
         self.note_weight(&status);
         let now = Timestamp::now();
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let Shared { ledger, recorder } = &mut *shared;
+        ledger.hear(answers);
         let tick = match look {
             Look::Round(round) => {
                 if ledger.choose(&self.policy, &round, now) {

@@ -56,6 +56,8 @@ pub struct Settings {
     pub telemetry_hosts: AllowedHosts,
     /// Secrets that Rollouts name for Prometheus may be read.
     pub telemetry_secrets: bool,
+    /// Rollouts may ask Prometheus in PromQL of their own.
+    pub telemetry_queries: bool,
     /// HOST:PORT of the gateway's Envoys; all addresses of the name are asked.
     pub telemetry_router: Option<String>,
 }
@@ -172,6 +174,7 @@ async fn govern_all(
         memory,
         hosts: settings.telemetry_hosts.clone(),
         secrets: settings.telemetry_secrets,
+        queries: settings.telemetry_queries,
         router: settings.telemetry_router.clone(),
     });
     let trust = settings.gate_ca.as_deref();

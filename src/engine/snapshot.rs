@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::reasons;
 use crate::{
     api::Share,
-    evidence::{Judgement, Lost, Mismatch},
+    evidence::{Judgement, Lost, Mismatch, Windows},
 };
 
 /// One look at a run's objects and counts. What was counted is not written with it: the counts are a record of their own.
@@ -231,6 +231,8 @@ pub struct Traffic {
     pub mismatch: Option<Mismatch>,
     /// The router sent the canary requests that its pods did not count.
     pub lost: Option<Lost>,
+    /// What the policy's own queries come to, in its order.
+    pub queries: Vec<Windows>,
     /// Requests a second that both versions counted, on average; `None` before the first count.
     pub rate: Option<f64>,
 }

@@ -8,8 +8,6 @@
 //! Where stable's pods count more than the router sent, by callers of their own, what they lose can't be told; so nothing
 //! is then.
 
-use std::collections::VecDeque;
-
 use serde::{Deserialize, Serialize};
 
 use super::eprocess::{Bet, Phi};
@@ -20,8 +18,9 @@ use super::{Count, Sample};
 const ALPHA: f64 = 0.01;
 /// The canary loses more than 1.5 x stable's share + 2 %.
 const LOSES: Bet = Bet::Worse { relative: 1.5, absolute: 0.02 };
-/// Requests under way, and readings that are not taken at the same instant, are given so many ticks.
-const GRACE_TICKS: usize = 3;
+/// Pods that show late what they have counted (a cache of the metrics, Prometheus) are so many ticks late at most, in
+/// thousandths. What is missing beyond that is lost.
+const LATEST: u64 = 3_000;
 /// From this share of stable's requests on that the router did not send, stable has other callers.
 const DIRECT_SHARE: f64 = 0.02;
 
@@ -58,13 +57,10 @@ pub struct Lost {
 struct Account {
     router: u64,
     pods: u64,
-    /// What the router sent, and what pods counted, in the last ticks: it need not be in the other's yet.
-    under_way: VecDeque<u64>,
-    counted: VecDeque<u64>,
-    /// What pods counted since the last tick with the router's counts.
-    since: u64,
-    /// The most that the router sent in a tick. The first readings of both are not of the same instant, nor are the last
-    /// ones of a pod that ends: so much is forgiven.
+    /// Ticks with requests.
+    ticks: u64,
+    /// The most that the router sent in a tick. Both are not read in the same instant, nor is what a pod counted last before
+    /// it ends: so much is forgiven.
     most: u64,
     lost: u64,
     /// All that was looked at, and how much of it was lost, in earlier books too.
@@ -72,40 +68,44 @@ struct Account {
 }
 
 impl Account {
-    fn count(&mut self, pods: u64) {
-        self.pods = self.pods.saturating_add(pods);
-        self.since = self.since.saturating_add(pods);
-    }
-
-    /// Returns the tick whose time is up, and how many more requests are lost.
-    fn push(&mut self, sent: Sent) -> Count {
+    fn push(&mut self, sent: Sent, pods: u64) {
         self.most = self.most.max(sent.requests);
         if sent.unknown {
             *self = Self { most: self.most, told: self.told, ..Self::default() };
+            return;
+        }
+        self.router = self.router.saturating_add(sent.requests);
+        self.pods = self.pods.saturating_add(pods);
+        self.ticks = self.ticks.saturating_add(u64::from(sent.requests > 0));
+    }
+
+    /// What is missing, in thousandths of an average tick.
+    fn late(&self) -> u64 {
+        let missing = self.router.saturating_sub(self.pods).saturating_mul(1000);
+        let average = self.router / self.ticks.max(1);
+        (missing / average.max(1)).min(LATEST)
+    }
+
+    /// How many more of this tick's requests are lost, where pods are so late.
+    fn settle(&mut self, sent: Sent, late: u64) -> Count {
+        if sent.unknown {
             return Count::default();
         }
-        self.under_way.push_back(sent.requests);
-        self.counted.push_back(std::mem::take(&mut self.since));
-        if self.under_way.len() <= GRACE_TICKS {
-            return Count::default();
-        }
-        self.counted.pop_front();
-        let total = self.under_way.pop_front().unwrap_or(0);
-        self.router = self.router.saturating_add(total);
-        let missing = self.router.saturating_sub(self.pods).saturating_sub(self.most);
-        let bad = missing.saturating_sub(self.lost).min(total);
-        self.lost = self.lost.saturating_add(bad);
-        let count = Count { bad, total };
+        let lost = self.router.saturating_sub(self.pods).saturating_sub(self.forgiven(late));
+        let count = Count { bad: lost.saturating_sub(self.lost).min(sent.requests), total: sent.requests };
+        self.lost = self.lost.max(lost);
         self.told.add(count);
         count
     }
 
+    fn forgiven(&self, late: u64) -> u64 {
+        self.most.saturating_add(self.most.saturating_mul(late) / 1000)
+    }
+
     /// The share of its requests that the router did not send.
     fn direct(&self) -> f64 {
-        let sum = |ticks: &VecDeque<u64>| ticks.iter().fold(0_u64, |sum, tick| sum.saturating_add(*tick));
-        let sent = self.router.saturating_add(sum(&self.under_way));
-        let counted = self.pods.saturating_sub(self.since).saturating_sub(sum(&self.counted));
-        Count { bad: counted.saturating_sub(sent), total: counted }.ratio().unwrap_or(0.0)
+        let more = self.pods.saturating_sub(self.router).saturating_sub(self.most);
+        Count { bad: more, total: self.pods }.ratio().unwrap_or(0.0)
     }
 }
 
@@ -114,6 +114,10 @@ impl Account {
 pub struct Conservation {
     canary: Account,
     stable: Account,
+    /// What the pods counted since the last tick with the router's counts: canary, stable.
+    since: (u64, u64),
+    /// How late stable's pods were at most, in thousandths of a tick. The canary's may be as late.
+    late: u64,
     versus: Versus,
 }
 
@@ -121,17 +125,21 @@ impl Default for Conservation {
     fn default() -> Self {
         let mut versus = Versus::new(LOSES);
         versus.restart(LOSES);
-        Self { canary: Account::default(), stable: Account::default(), versus }
+        Self { canary: Account::default(), stable: Account::default(), since: (0, 0), late: 0, versus }
     }
 }
 
 impl Conservation {
     /// One tick: what the pods counted, and what the router did, where both points of view were read in full.
     pub fn push(&mut self, router: Option<Router>, canary: u64, stable: u64) {
-        self.canary.count(canary);
-        self.stable.count(stable);
-        let Some(router) = router else { return };
-        let sample = Sample { canary: self.canary.push(router.canary), stable: self.stable.push(router.stable) };
+        self.since = (self.since.0.saturating_add(canary), self.since.1.saturating_add(stable));
+        let Some(Router { canary, stable }) = router else { return };
+        let since = std::mem::take(&mut self.since);
+        self.canary.push(canary, since.0);
+        self.stable.push(stable, since.1);
+        self.late = self.late.max(self.stable.late());
+        let sample =
+            Sample { canary: self.canary.settle(canary, self.late), stable: self.stable.settle(stable, self.late) };
         self.versus.play(LOSES, sample, Phi::ONE, &mut None);
     }
 
@@ -145,6 +153,8 @@ impl Conservation {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::super::testing::Dice;
     use super::*;
 
@@ -201,17 +211,17 @@ mod tests {
         let lost = traffic.lost().unwrap();
         let share = lost.canary.ratio().unwrap();
         assert!((0.12..0.25).contains(&share) && lost.stable.bad == 0, "{lost:?}");
-        // and soon
-        assert!(Traffic::new([0.8, 1.0], 0).seconds(30).lost().is_some());
+        // and soon: one tick is forgiven, and 4 of 20 requests are lost in each
+        assert!(Traffic::new([0.8, 1.0], 0).seconds(12).lost().is_some());
     }
 
     #[test]
     fn what_is_late_is_not_lost() {
-        for late in 0..=GRACE_TICKS {
+        for late in 0..=2 {
             assert_eq!(Traffic::new([1.0, 1.0], late).seconds(120).lost(), None, "{late}");
         }
-        // Not even when a weight goes from 5 to 50 with the pods three ticks late, or all callers stop.
-        let (mut conservation, mut unread) = (Conservation::default(), VecDeque::from(vec![(0, 0); 3]));
+        // Not even when a weight goes from 5 to 50 with the pods two ticks late, or all callers stop.
+        let (mut conservation, mut unread) = (Conservation::default(), VecDeque::from(vec![(0, 0); 2]));
         for tick in 0..300 {
             let sent = match tick {
                 0..100 => (50, 950),

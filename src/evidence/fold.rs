@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Conservation, Count, Dispersion, Evidence, Judgement, Learnt, Lost, Mismatch, PodTick, Router, Sample, SampleRatio,
-    Split, Watch,
+    Conservation, Count, Dispersion, Evidence, Judgement, Learnt, Lost, Mismatch, PodTick, QueryReading, QueryRule,
+    Router, Sample, SampleRatio, Split, Watch, Windows,
 };
 
 /// One reading of both arms. Whole numbers only: they come back from any JSON as they went.
@@ -35,6 +35,9 @@ pub struct Tick {
     /// What the router sent, where it was asked besides the pods and all were read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub router: Option<Router>,
+    /// What the policy's own queries have answered since the tick before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub queries: Vec<QueryReading>,
     /// Why there are no counts to judge by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blind: Option<String>,
@@ -49,6 +52,9 @@ pub struct Fold {
     ratio: SampleRatio,
     #[serde(default)]
     conservation: Conservation,
+    /// In the policy's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    queries: Vec<Windows>,
     /// Of each SLO's own counts, at stable.
     dispersion: Vec<Dispersion>,
     /// Requests of both arms, in ticks in which both were read, and how long those were.
@@ -65,11 +71,18 @@ impl Fold {
             split: Split::default(),
             ratio: SampleRatio::default(),
             conservation: Conservation::default(),
+            queries: Vec::new(),
             dispersion: vec![Dispersion::default(); slos.len()],
             requests: 0,
             millis: 0,
             blind: Some("no counts yet".to_owned()),
         }
+    }
+
+    /// With queries of the policy's own.
+    pub fn asking(mut self, rules: impl IntoIterator<Item = QueryRule>) -> Self {
+        self.queries = rules.into_iter().map(Windows::new).collect();
+        self
     }
 
     /// Goes on from what is known of each SLO's dispersion, in their order.
@@ -90,13 +103,20 @@ impl Fold {
 
     /// The next tick.
     pub fn fold(&mut self, tick: &Tick) {
-        self.evidence.begin_step(usize::try_from(tick.step).unwrap_or(usize::MAX));
+        if self.evidence.begin_step(usize::try_from(tick.step).unwrap_or(usize::MAX)) {
+            self.queries.iter_mut().for_each(Windows::begin_step);
+        }
         if let Some(pod) = &tick.replaced {
             self.evidence.pardon(pod);
         }
         self.count(tick);
         self.evidence.fold_pods(&tick.samples(), tick.canary.as_deref().unwrap_or_default());
         self.learn(tick);
+        for reading in &tick.queries {
+            if let Some(windows) = self.queries.get_mut(reading.query) {
+                windows.push(reading);
+            }
+        }
         self.blind.clone_from(&tick.blind);
     }
 
@@ -128,6 +148,11 @@ impl Fold {
     /// Verdicts, in the order of the SLOs.
     pub fn judge(&self) -> Vec<Judgement> {
         self.evidence.judge()
+    }
+
+    /// What the policy's own queries come to, in its order.
+    pub fn queries(&self) -> &[Windows] {
+        &self.queries
     }
 
     /// Where the requests go.
@@ -217,6 +242,7 @@ mod tests {
             stable: (!second.is_multiple_of(7))
                 .then(|| vec![pod(&mut dice, "s1", 100.0, 0.002), pod(&mut dice, "s2", 100.0, 0.002)]),
             router: None,
+            queries: Vec::new(),
             blind: second.is_multiple_of(7).then(|| "stable can't be read".to_owned()),
         };
         (0..120).map(&mut tick).collect()

@@ -49,6 +49,7 @@ mod tail;
 mod testing;
 mod versus;
 mod watch;
+mod windows;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,7 @@ pub use sample_ratio::{Mismatch, Off, SampleRatio};
 pub use split::{ArmSeconds, Silent, Split};
 pub use tail::{NoBounds, TailBounds};
 pub use watch::{BY_STRATA, Facet, Watch};
+pub use windows::{QueryReading, QueryRule, Windowed, Windows};
 
 use slo::{Canary, Money, Track};
 
@@ -276,20 +278,21 @@ impl Evidence {
         evidence
     }
 
-    /// A step began: its money is bet, its sums start at 0. Saying it twice changes nothing.
+    /// A step began: its money is bet, its sums start at 0. Saying it twice changes nothing. Returns whether it is news.
     ///
     /// A tick that still waits for its successor belongs to the step before; its outcome is known
     /// already, so the money is bet after it.
-    pub fn begin_step(&mut self, step: usize) {
+    pub fn begin_step(&mut self, step: usize) -> bool {
         let step = u32::try_from(step).unwrap_or(u32::MAX);
         if step == self.stakes.step {
-            return;
+            return false;
         }
         self.stakes.step = step;
         self.stakes.waiting = true;
         for slo in &mut self.slos {
             slo.begin_step();
         }
+        true
     }
 
     /// One tick: one sample per SLO, in the order of `new`; after it one for each facet that the SLO

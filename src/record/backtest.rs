@@ -17,7 +17,7 @@ use crate::{
         Invalid, Phase, Policy, RolloutRunSpec, RolloutRunStatus, RolloutSpec, SloKind, SloSpec, Strata, ValidSlo,
         validate,
     },
-    controller::seen,
+    controller::{begun, seen},
     engine::{self, Decision},
     evidence::{Fold, Learnt, PodTick, Tick, Watch},
     forecast,
@@ -155,7 +155,7 @@ impl Trial {
         let columns = columns(recorded, &begin.fold, &self.policy)?;
         // The run's evidence began anew with its bounds, and so does this.
         if self.fold.is_none() || self.columns != columns {
-            let fold = Fold::new(&watches(&self.policy, &columns), self.policy.alpha, self.policy.steps.len());
+            let fold = begun(&self.policy, &watches(&self.policy, &columns));
             self.fold = Some(fold.knowing(&learnt(recorded, &begin.fold, &self.policy)));
             self.columns = columns;
         }

@@ -326,7 +326,11 @@ impl Trial {
         let mut policy = policy.clone();
         match &mut policy.source {
             Source::Pods(scrape) => scrape.interval = interval,
-            Source::Prometheus(prometheus) => prometheus.interval = interval,
+            Source::Prometheus(prometheus) => {
+                prometheus.interval = interval;
+                // They are not asked of the past, and a step must not wait for them.
+                prometheus.queries.clear();
+            }
             Source::Http(_) | Source::Router(_) => {}
         }
         // Nobody set a weight, so there is no route to compare with; and nobody is asked.

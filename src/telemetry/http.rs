@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     body::{BodyError, Memory, client, read_body, root_cause, shorten},
+    credentials::Credentials,
     deltas::{Arm, PodScrape},
     query::{LatencyCount, PodCounts},
     round::{Look, Round},
@@ -74,6 +75,8 @@ pub enum HttpError {
     TooSlow,
     #[error("expected at most {MAX_BYTES} bytes, found more: ask for less, by the query of the url")]
     TooLarge,
+    #[error("expected status 200, found {0}: give bearerToken or basicAuth, or correct the Secret")]
+    Refused(StatusCode),
     #[error("expected status 200, found {0} (redirects are not followed)")]
     Status(StatusCode),
     #[error("expected a whole answer, the connection broke: {0}")]
@@ -272,16 +275,24 @@ impl HttpCounts {
     ///
     /// # Errors
     /// If there is none, or not what is asked for.
-    pub async fn ask(&self, places: &Places, hashes: [&str; 2]) -> Result<Answer, HttpError> {
+    pub async fn ask(
+        &self,
+        places: &Places,
+        hashes: [&str; 2],
+        credentials: &Credentials,
+    ) -> Result<Answer, HttpError> {
         let deadline = Instant::now() + WITHIN;
-        let response = match timeout_at(deadline, self.client.get(self.url.clone()).send()).await {
+        let question = credentials.put_into(self.client.get(self.url.clone()));
+        let response = match timeout_at(deadline, question.send()).await {
             Err(_) => return Err(HttpError::TooSlow),
             Ok(Err(source)) if source.is_connect() => return Err(HttpError::Connect(root_cause(&source))),
             Ok(Err(source)) => return Err(HttpError::Broken(root_cause(&source))),
             Ok(Ok(response)) => response,
         };
-        if response.status() != StatusCode::OK {
-            return Err(HttpError::Status(response.status()));
+        match response.status() {
+            StatusCode::OK => {}
+            refused @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => return Err(HttpError::Refused(refused)),
+            other => return Err(HttpError::Status(other)),
         }
         let body = read_body(response, MAX_BYTES, deadline, &self.memory).await.map_err(|error| match error {
             BodyError::TooLarge(_) => HttpError::TooLarge,
@@ -294,7 +305,11 @@ impl HttpCounts {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use super::super::testing::{To, certified, http, serve};
     use super::*;
+    use crate::tls;
 
     fn places() -> Places {
         let place = |what: &str| format!("/versions/{{hash}}/{what}");
@@ -404,5 +419,37 @@ mod tests {
         let Look::Round(round) = course.sift(&only_stable) else { panic!("a round") };
         let counts = round.pods[0].counts.clone().unwrap_or_default();
         assert_eq!((round.pods.len(), counts.latencies.len(), counts.errors), (1, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn credentials_go_over_a_trusted_connection_and_a_refusal_says_what_to_do() {
+        let (ca, config) = certified("counts.shop.svc");
+        let body = r#"{"time": 1764000000, "versions": {"old": {"requests": 5, "errors": 1}}}"#;
+        let (to, asked) = serve(Some(config), &http("200 OK", "", body));
+        let ask = async |url: &str, ca: Option<&str>, to: SocketAddr, credentials: &Credentials| {
+            let trust = tls::trusting(ca.map(str::as_bytes)).unwrap();
+            let counts = HttpCounts::new(url.parse().unwrap(), trust, To(to), Memory::default()).unwrap();
+            counts.ask(&places(), ["old", "new"], credentials).await.map_err(|error| error.to_string())
+        };
+        let bearer = Credentials::Bearer("s3cret".to_owned());
+        let basic = Credentials::Basic { username: "serin".to_owned(), password: "pass:word".to_owned() };
+        for (credentials, sent) in [(&bearer, "Bearer s3cret"), (&basic, "Basic c2VyaW46cGFzczp3b3Jk")] {
+            let answer = ask("https://counts.shop.svc/v1?of=auth", Some(&ca), to, credentials).await.unwrap();
+            assert_eq!(answer.stable, numbers(5, 1));
+            let last = asked.lock().unwrap().last().cloned().unwrap_or_default();
+            assert!(last.starts_with("GET /v1?of=auth HTTP/1.1") && last.contains(sent), "{last}");
+        }
+        // an authority that nobody named
+        let heard = asked.lock().unwrap().len();
+        let error = ask("https://counts.shop.svc/", None, to, &bearer).await.unwrap_err();
+        assert!(error.contains("UnknownIssuer"), "{error}");
+        assert_eq!(asked.lock().unwrap().len(), heard, "nothing was sent");
+        // refused
+        let (to, _) = serve(None, &http("401 Unauthorized", "", ""));
+        let error = ask("http://counts.shop.svc/", None, to, &Credentials::None).await.unwrap_err();
+        assert!(
+            error.contains("found 401 Unauthorized: give bearerToken or basicAuth, or correct the Secret"),
+            "{error}"
+        );
     }
 }

@@ -9,6 +9,7 @@
 //! ```
 
 mod body;
+mod credentials;
 pub mod deltas;
 pub mod exposition;
 pub mod http;
@@ -17,8 +18,11 @@ mod query;
 mod round;
 pub mod router;
 pub mod scrape;
+#[cfg(test)]
+mod testing;
 
 pub use body::Memory;
+pub use credentials::Credentials;
 pub use deltas::{Arm, ArmCounts, DeltaSettings, Deltas, PodDelta, PodScrape, TickCounts};
 pub use exposition::{Exposition, ExpositionError, Limits, parse};
 pub use query::{

@@ -23,10 +23,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{Action, Decision, Note, Snapshot, reasons};
 use crate::{
     api::{
-        ArmRequests, BadPod, Decided, GateStatus, HarmStatus, Outcome, Phase, Policy, RolloutRunSpec, RolloutRunStatus,
-        Share, SloStatus, SplitStatus, Stage, Waiting, WaitingReason,
+        ArmRequests, BadPod, Decided, GateStatus, HarmStatus, Outcome, Phase, Policy, QueryStatus, RolloutRunSpec,
+        RolloutRunStatus, Share, SloStatus, SplitStatus, Stage, Waiting, WaitingReason,
     },
-    evidence::{Judgement, Mismatch, Suspect},
+    evidence::{Judgement, Mismatch, Suspect, Windowed, Windows},
 };
 use view::View;
 
@@ -226,6 +226,7 @@ fn settle(view: &View<'_>, next: Move) -> Decision {
     if status.slos.is_empty() {
         status.slos.clone_from(&before.slos);
     }
+    status.queries = view.snapshot.traffic.queries.iter().map(query_status).collect();
     status.bad_pod = before.bad_pod.clone().or(next.bad_pod);
     status.split = view.snapshot.traffic.mismatch.as_ref().filter(|_| next.phase == Phase::Shifting).map(split_status);
     notes.extend(mixed_traffic_note(before, &status));
@@ -406,6 +407,20 @@ fn slo_status(judgement: &Judgement) -> SloStatus {
             Suspect::Unclear => "Unclear".to_owned(),
         }),
     }
+}
+
+fn query_status(query: &Windows) -> QueryStatus {
+    let percent = |share: f64| (share * 1e4).round() / 100.0;
+    let [canary, stable] = query.shares().map(|share| share.map(percent));
+    let verdict = match query.judge() {
+        Windowed::Good => "Good",
+        Windowed::Bad => "Bad",
+        Windowed::Over(_) => "Over",
+        Windowed::Pending => "Pending",
+        Windowed::SharedFault => "SharedFault",
+        Windowed::NoData(_) => "NoData",
+    };
+    QueryStatus { name: query.rule().name.clone(), verdict: verdict.to_owned(), canary, stable }
 }
 
 fn split_status(mismatch: &Mismatch) -> SplitStatus {

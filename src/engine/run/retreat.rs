@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     api::{Outcome, Phase, Stage, WaitingReason},
-    evidence::{Judgement, Test, Verdict, cap_of_budget},
+    evidence::{Judgement, QueryRule, Test, Verdict, Windowed, Windows, cap_of_budget},
 };
 
 /// Why, and what the run ends as.
@@ -77,9 +77,25 @@ fn template_moved(view: &View<'_>) -> Option<Retreat> {
     }
 }
 
-fn verdict(view: &View<'_>) -> Option<Retreat> {
-    let bad = view.snapshot.judgements.iter().find(|judgement| judgement.verdict == Verdict::Bad)?;
-    refuse(reasons::SLO_VIOLATED, bad_words(bad))
+/// The new version is proven to be bad.
+pub(super) fn verdict(view: &View<'_>) -> Option<Retreat> {
+    let bad = view.snapshot.judgements.iter().find(|judgement| judgement.verdict == Verdict::Bad).map(bad_words);
+    let by_query =
+        || view.snapshot.traffic.queries.iter().find(|query| query.judge() == Windowed::Bad).map(query_words);
+    refuse(reasons::SLO_VIOLATED, bad.or_else(by_query)?)
+}
+
+fn query_words(query: &Windows) -> String {
+    let QueryRule { name, most, windows } = query.rule();
+    let share = |share: Option<f64>| share.map_or("no number".to_owned(), |share| format!("{:.1} %", 100.0 * share));
+    let [canary, stable] = query.shares();
+    format!(
+        "query {name}: the canary was above {:.1} % in {windows} windows in a row, and stable was not; in the last: canary {}, \
+         stable {}",
+        f64::from(*most) / 1e4,
+        share(canary),
+        share(stable)
+    )
 }
 
 /// Facets of an SLO that a message speaks of.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{Advance, Lets, Millis, Otherwise, Phase, Share, Step, WaitingReason},
-    evidence::{Count, Off, Verdict},
+    evidence::{Count, Off, QueryRule, Verdict, Windowed, Windows},
 };
 
 /// A contested canary keeps its pods for so many seconds after its weight is gone: a controller that has just come to
@@ -290,6 +290,11 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
             ),
         ));
     }
+    let queries = || view.snapshot.traffic.queries.iter();
+    if let Some(query) = queries().find(|query| query.judge() == Windowed::SharedFault) {
+        let message = format!("query {}: both versions are bad; goes on when it is over", query.rule().name);
+        return Some((WaitingReason::SharedFault, message));
+    }
     if let Some(held) = blame::hold(view).or_else(|| replacement(view)).or_else(|| split(view)).or_else(|| lost(view)) {
         return Some(held);
     }
@@ -312,7 +317,9 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
     if let Some(none) = judgements.iter().find(|judgement| judgement.verdict == Verdict::NoData) {
         return Some((WaitingReason::NoData, format!("SLO {}: the canary got no requests in this step", none.name)));
     }
-    let few = judgements.iter().find(|judgement| judgement.verdict != Verdict::Good)?;
+    let Some(few) = judgements.iter().find(|judgement| judgement.verdict != Verdict::Good) else {
+        return queries().find_map(asked);
+    };
     if few.judged >= few.needed {
         let message = format!(
             "SLO {}: the canary looks worse than stable, and that is not proven yet (evidence {:.1}, threshold {:.1})",
@@ -338,6 +345,24 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
             100.0 * few.power
         ),
     ))
+}
+
+/// A query that keeps a step from going on.
+fn asked(query: &Windows) -> Option<(WaitingReason, String)> {
+    let QueryRule { name, most, windows } = query.rule();
+    match query.judge() {
+        // The others are told before.
+        Windowed::Good | Windowed::Bad | Windowed::SharedFault => None,
+        Windowed::Pending => Some((WaitingReason::Bake, format!("query {name}: its first window is not over"))),
+        Windowed::NoData(why) => Some((WaitingReason::NoData, format!("query {name}: {why}"))),
+        Windowed::Over(over) => {
+            let message = format!(
+                "query {name}: the canary is above {:.1} % in {over} windows in a row; {windows} refuse it",
+                f64::from(*most) / 1e4
+            );
+            Some((WaitingReason::Suspicion, message))
+        }
+    }
 }
 
 /// The pod that replaces a bad one.
@@ -380,6 +405,7 @@ fn is_proven(view: &View<'_>, lets: &Lets) -> bool {
         && view.snapshot.traffic.blind.is_none()
         && !judgements.is_empty()
         && judgements.iter().all(|judgement| judgement.not_inferior && judgement.verdict == Verdict::Good)
+        && view.snapshot.traffic.queries.iter().all(|query| query.judge() == Windowed::Good)
 }
 
 /// The next step, or the promotion.
@@ -422,10 +448,13 @@ fn words(lets: &Lets, weight: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::Scene, *};
+    use super::{
+        super::{retreat, testing::Scene},
+        *,
+    };
     use crate::{
         api::BadPod,
-        evidence::{Lost, Mismatch},
+        evidence::{Fold, Lost, Mismatch, QueryReading, Tick},
     };
 
     fn held(scene: &Scene) -> Option<(WaitingReason, String)> {
@@ -455,6 +484,42 @@ mod tests {
         assert_eq!(reason, WaitingReason::RequestsLost);
         assert!(message.contains("of 800 requests that the gateway sent"), "{message}");
         assert!(message.contains("did not count 12.5 % (stable's: 0.2 %)"), "{message}");
+    }
+
+    #[test]
+    fn a_query_holds_a_step_until_a_good_window_and_refuses_after_too_many_bad_ones() {
+        let reading = |canary, stable, fault: Option<&str>| QueryReading {
+            canary,
+            stable,
+            fault: fault.map(str::to_owned),
+            ..QueryReading::default()
+        };
+        let (mut scene, mut before) = (Scene::with(None), Fold::new(&[], 0.01, 1));
+        for judgement in &mut scene.snapshot.judgements {
+            judgement.verdict = Verdict::Good;
+        }
+        before = before.asking([QueryRule { name: "checkout".into(), most: 20_000, windows: 2 }]);
+        let mut after = |scene: &mut Scene, reading: Option<QueryReading>| {
+            before.fold(&Tick { queries: reading.into_iter().collect(), ..Tick::default() });
+            scene.snapshot.traffic.queries = before.queries().to_vec();
+            why_not_yet(&scene.view(), 100.0, &Lets::Weight(50), Millis::seconds(60))
+        };
+        let (reason, message) = after(&mut scene, None).expect("a hold");
+        assert_eq!((reason, message.as_str()), (WaitingReason::Bake, "query checkout: its first window is not over"));
+        assert_eq!(after(&mut scene, Some(reading(Some(0), Some(0), None))), None);
+        let (reason, message) = after(&mut scene, Some(reading(None, None, Some("a parse error")))).expect("a hold");
+        assert_eq!((reason, message.as_str()), (WaitingReason::NoData, "query checkout: a parse error"));
+        let held = after(&mut scene, Some(reading(Some(90_000), Some(80_000), None))).expect("a hold");
+        assert_eq!(held.0, WaitingReason::SharedFault);
+        let (reason, message) = after(&mut scene, Some(reading(Some(50_000), Some(0), None))).expect("a hold");
+        assert!(
+            reason == WaitingReason::Suspicion && message.contains("in 1 windows in a row; 2 refuse it"),
+            "{message}"
+        );
+        after(&mut scene, Some(reading(Some(60_000), Some(1_000), None)));
+        let refused = retreat::verdict(&scene.view()).map(|retreat| retreat.message).unwrap_or_default();
+        assert!(refused.contains("above 2.0 % in 2 windows in a row"), "{refused}");
+        assert!(refused.contains("in the last: canary 6.0 %, stable 0.1 %"), "{refused}");
     }
 
     #[test]

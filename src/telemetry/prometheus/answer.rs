@@ -42,13 +42,17 @@ pub enum AnswerError {
     NotMatrix(String),
     #[error("expected at most {MAX_SERIES} series, found {0}; drop labels with many values")]
     TooManySeries(usize),
+    #[error("expected one number, found {0} series: have the query add them up")]
+    NotOne(usize),
+    #[error("expected a share between 0 and 1, found {0}")]
+    NotAShare(String),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct Answer<T> {
     status: String,
-    data: Option<Data>,
+    data: Option<T>,
     #[serde(default)]
     error_type: String,
     #[serde(default)]
@@ -96,16 +100,7 @@ pub fn read_presence(bytes: &[u8], pod_label: &str) -> Result<BTreeMap<String, B
 }
 
 fn streams(bytes: &[u8]) -> Result<Vec<Stream>, AnswerError> {
-    let answer: Answer = serde_json::from_slice(bytes).map_err(|error| {
-        let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(400)]).into_owned();
-        AnswerError::NotJson(format!("`{}` ({error})", shorten(&begin)))
-    })?;
-    let data = match (answer.status.as_str(), answer.data) {
-        ("success", Some(data)) => data,
-        _ => {
-            return Err(AnswerError::Refused { kind: shorten(&answer.error_type), message: shorten(&answer.error) });
-        }
-    };
+    let data: Data = data_of(bytes)?;
     if data.result_type != "matrix" {
         return Err(AnswerError::NotMatrix(shorten(&data.result_type)));
     }
@@ -113,6 +108,51 @@ fn streams(bytes: &[u8]) -> Result<Vec<Stream>, AnswerError> {
         return Err(AnswerError::TooManySeries(data.result.len()));
     }
     Ok(data.result)
+}
+
+fn data_of<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, AnswerError> {
+    let answer: Answer<T> = serde_json::from_slice(bytes).map_err(|error| {
+        let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(400)]).into_owned();
+        AnswerError::NotJson(format!("`{}` ({error})", shorten(&begin)))
+    })?;
+    match (answer.status.as_str(), answer.data) {
+        ("success", Some(data)) => Ok(data),
+        _ => Err(AnswerError::Refused { kind: shorten(&answer.error_type), message: shorten(&answer.error) }),
+    }
+}
+
+/// What an instant query answers: series with one value each, or one value alone.
+#[derive(Deserialize)]
+#[serde(tag = "resultType", content = "result", rename_all = "camelCase")]
+enum Instant {
+    Vector(Vec<Single>),
+    Scalar((f64, String)),
+    Matrix(serde::de::IgnoredAny),
+    String(serde::de::IgnoredAny),
+}
+
+#[derive(Deserialize)]
+struct Single {
+    value: (f64, String),
+}
+
+/// Reads one share, 0 to 1. `None`: there is no series, or it is no number, as 0/0 without requests.
+pub fn read_share(bytes: &[u8]) -> Result<Option<f64>, AnswerError> {
+    let text = match data_of(bytes)? {
+        Instant::Scalar((_, text)) => text,
+        Instant::Vector(mut series) => match (series.pop(), series.len()) {
+            (None, _) => return Ok(None),
+            (Some(Single { value: (_, text) }), 0) => text,
+            (Some(_), others) => return Err(AnswerError::NotOne(others + 1)),
+        },
+        Instant::Matrix(_) | Instant::String(_) => return Err(AnswerError::NotAShare("something else".to_owned())),
+    };
+    match text.parse::<f64>() {
+        Ok(share) if share.is_nan() => Ok(None),
+        // Extrapolated rates may be a little more than all.
+        Ok(share) if (0.0..=1.01).contains(&share) => Ok(Some(share.min(1.0))),
+        _ => Err(AnswerError::NotAShare(shorten(&text))),
+    }
 }
 
 fn target_of(metric: &HashMap<String, String>) -> String {

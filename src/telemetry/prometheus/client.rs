@@ -10,8 +10,9 @@ use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::super::body::{BLOCKING_BYTES, Body, BodyError, Memory, client, read_body, root_cause, shorten};
+use super::super::credentials::Credentials;
 use super::super::query::Query;
-use super::answer::{AnswerError, PodReading, read_answer, read_presence};
+use super::answer::{AnswerError, PodReading, read_answer, read_presence, read_share};
 use super::ask::{Labels, presence, promql};
 
 /// Who may be asked, and how long.
@@ -26,28 +27,6 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Rules {
         Rules { deadline: Duration::from_secs(5), max_bytes: 8 * 1024 * 1024 }
-    }
-}
-
-/// What is said to be let in.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub enum Credentials {
-    #[default]
-    None,
-    Bearer(String),
-    Basic {
-        username: String,
-        password: String,
-    },
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Credentials::None => "None",
-            Credentials::Bearer(_) => "Bearer(..)",
-            Credentials::Basic { .. } => "Basic(..)",
-        })
     }
 }
 
@@ -214,6 +193,12 @@ impl PrometheusClient {
         Ok(Answered { pods, date })
     }
 
+    /// Asks for one share, 0 to 1, in PromQL. `None`: it has no number.
+    pub async fn ask_share(&self, question: &str, credentials: &Credentials) -> Result<Option<f64>, AskError> {
+        let (share, _) = self.told("query", &[("query", question.to_owned())], credentials, read_share).await?;
+        Ok(share)
+    }
+
     async fn told<T: Send + 'static>(
         &self,
         api: &str,
@@ -275,11 +260,7 @@ impl PrometheusClient {
         let request = || {
             let request = self.client.post(url.clone());
             let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body.clone());
-            match credentials {
-                Credentials::None => request,
-                Credentials::Bearer(token) => request.bearer_auth(token),
-                Credentials::Basic { username, password } => request.basic_auth(username, Some(password)),
-            }
+            credentials.put_into(request)
         };
         match request().send().await {
             Err(error) if !error.is_connect() => request().send().await,

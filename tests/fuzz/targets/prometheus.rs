@@ -1,40 +1,6 @@
-//! Prometheus' answer: any bytes are read or refused, and no pod has more errors than requests.
 #![no_main]
 
-use std::sync::LazyLock;
+#[path = "../checks/prometheus.rs"]
+mod checks;
 
-use libfuzzer_sys::fuzz_target;
-use serin::telemetry::{
-    CounterQuery, LatencyQuery, Matcher, Query, Stratum,
-    prometheus::{Labels, PodReading, read_answer},
-};
-
-static ASKED: LazyLock<(Labels, Query)> = LazyLock::new(|| {
-    let only = Matcher::new([("route", "/login|/session")]).expect("a matcher");
-    let query = Query {
-        requests: CounterQuery {
-            counter: "http_requests_total".into(),
-            errors: Matcher::new([("code", "5..")]).expect("a matcher"),
-            only: only.clone(),
-            strata: vec![Stratum { label: "route".into(), value: "/login".into() }],
-        },
-        latencies: vec![LatencyQuery {
-            histogram: "h".into(),
-            threshold_seconds: 0.25,
-            others_seconds: vec![0.5],
-            only,
-            strata: Vec::new(),
-        }],
-    };
-    (Labels { namespace: ("namespace".into(), "shop".into()), pod: "pod".into() }, query)
-});
-
-fuzz_target!(|answer: &[u8]| {
-    let (labels, query) = &*ASKED;
-    let Ok(pods) = read_answer(answer, labels, query) else { return };
-    for reading in pods.values() {
-        let PodReading::Sampled { counts, .. } = reading else { continue };
-        assert!(counts.errors <= counts.requests, "{counts:?}");
-        assert!(counts.latencies.iter().all(|latency| latency.slow <= latency.total), "{counts:?}");
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::check(bytes));

@@ -140,3 +140,34 @@ fn what_is_no_answer_says_what_it_is() {
     let odd = [json!({"metric": {"pod": "auth-1"}, "histograms": []}), json!({"metric": {}, "values": [[1.0, "1"]]})];
     assert_eq!(read_answer(&answer(&odd), &labels(), &query()), Ok(BTreeMap::new()));
 }
+
+#[test]
+fn a_share_is_one_number_or_none() {
+    let vector = |result: &str| {
+        read_share(format!(r#"{{"status":"success","data":{{"resultType":"vector","result":{result}}}}}"#).as_bytes())
+    };
+    assert_eq!(vector(r#"[{"metric":{},"value":[1764115200.5,"0.25"]}]"#), Ok(Some(0.25)));
+    assert_eq!(vector(r#"[{"metric":{},"value":[1764115200.5,"1.004"]}]"#), Ok(Some(1.0)), "extrapolated");
+    assert_eq!(vector(r#"[{"metric":{},"value":[1764115200.5,"NaN"]}]"#), Ok(None), "0/0");
+    assert_eq!(vector("[]"), Ok(None));
+    let scalar = br#"{"status":"success","data":{"resultType":"scalar","result":[1764115200.5,"0.5"]}}"#;
+    assert_eq!(read_share(scalar), Ok(Some(0.5)));
+    // what is none
+    for (result, words) in [
+        (
+            r#"[{"metric":{},"value":[1,"0.1"]},{"metric":{"a":"b"},"value":[1,"0.2"]}]"#,
+            "found 2 series: have the query add",
+        ),
+        (r#"[{"metric":{},"value":[1,"7"]}]"#, "a share between 0 and 1, found 7"),
+        (r#"[{"metric":{},"value":[1,"-0.1"]}]"#, "found -0.1"),
+        (r#"[{"metric":{},"value":[1,"+Inf"]}]"#, "found +Inf"),
+    ] {
+        let error = vector(result).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    let matrix = br#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
+    assert!(read_share(matrix).unwrap_err().to_string().contains("found something else"));
+    let refused = br#"{"status":"error","errorType":"bad_data","error":"parse error: unexpected end"}"#;
+    assert!(read_share(refused).unwrap_err().to_string().contains("bad_data: parse error"));
+    assert!(matches!(read_share(b"<html>"), Err(AnswerError::NotJson(_))));
+}

@@ -1,71 +1,13 @@
 //! Against real servers on this machine, each a thread that writes what it likes.
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
-
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::super::super::query::{CounterQuery, Matcher};
+use super::super::super::testing::{To, certified, http, serve};
 use super::*;
 use crate::tls;
 
-/// What the server has been asked.
-type Asked = Arc<Mutex<Vec<String>>>;
-
-fn respond(mut stream: impl Read + Write, answer: &str, asked: &Asked) -> std::io::Result<()> {
-    let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
-    loop {
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length =
-                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-            if body.len() >= length.unwrap_or(0) {
-                asked.lock().unwrap().push(text);
-                break;
-            }
-        }
-        match stream.read(&mut part)? {
-            0 => return Ok(()),
-            read => bytes.extend_from_slice(&part[..read]),
-        }
-    }
-    stream.write_all(answer.as_bytes())?;
-    stream.flush()
-}
-
-fn serve(tls: Option<rustls::ServerConfig>, answer: &str) -> (SocketAddr, Asked) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (address, asked, answer) = (listener.local_addr().unwrap(), Asked::default(), answer.to_owned());
-    let (tls, hears) = (tls.map(Arc::new), Arc::clone(&asked));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let _ = match &tls {
-                None => respond(stream, &answer, &hears),
-                Some(tls) => rustls::ServerConnection::new(Arc::clone(tls))
-                    .map_err(std::io::Error::other)
-                    .and_then(|session| respond(rustls::StreamOwned::new(session, stream), &answer, &hears)),
-            };
-        }
-    });
-    (address, asked)
-}
-
-fn http(status: &str, head: &str, body: &str) -> String {
-    format!("HTTP/1.1 {status}\r\n{head}connection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
-}
-
 const NOTHING: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
-
-/// Leads every name to this address.
-struct To(SocketAddr);
-
-impl Resolve for To {
-    fn resolve(&self, _: Name) -> Resolving {
-        let to = self.0;
-        Box::pin(async move { Ok(Box::new(std::iter::once(to)) as Addrs) })
-    }
-}
 
 fn query() -> Query {
     let counter = "http_requests_total".to_owned();
@@ -147,17 +89,8 @@ async fn a_server_that_refuses_fails_or_hangs_is_named_with_what_to_do() {
 
 #[tokio::test]
 async fn credentials_go_over_a_trusted_connection_only() {
-    use rustls::pki_types::PrivateKeyDer;
-    let made = rcgen::generate_simple_self_signed(["prometheus.shop.svc".to_owned()]).unwrap();
-    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
+    let (ca, config) = certified("prometheus.shop.svc");
     let (to, asked) = serve(Some(config), &http("200 OK", "", NOTHING));
-    let ca = made.cert.pem();
     let bearer = Credentials::Bearer("s3cret".to_owned());
     let basic = Credentials::Basic { username: "serin".to_owned(), password: "pass:word".to_owned() };
     for (credentials, sent) in [(&bearer, "Bearer s3cret"), (&basic, "Basic c2VyaW46cGFzczp3b3Jk")] {

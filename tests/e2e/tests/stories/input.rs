@@ -141,6 +141,23 @@ const REFUSED: &[(Changes, &[&str])] = &[
         &["spec.telemetry.prometheus", "tls, bearerToken and basicAuth need an address with https://"],
     ),
     (
+        &[(
+            "scrape: {port: http, path: /metrics, interval: 1s}",
+            "prometheus: {address: \"http://p\", queries: [{name: a, query: \"sum(bad) / sum(all)\", most: 2%}]}",
+        )],
+        &[
+            "spec.telemetry.prometheus.queries[0].query",
+            "must tell the versions apart: name {hash}, {pods} or {service} in it",
+        ],
+    ),
+    (
+        &[(
+            "scrape: {port: http, path: /metrics, interval: 1s}",
+            "http: {url: \"http://p\", requests: \"/{arm}\", errors: \"/{arm}\", slow: \"/{arm}\", bearerToken: {name: a, key: b}}",
+        )],
+        &["spec.telemetry.http", "tls, bearerToken and basicAuth need a url with https://"],
+    ),
+    (
         &[("workloadRef: {kind: Deployment", "workloadRef: {kind: StatefulSet")],
         &["spec.workloadRef.kind", "only Deployment is supported"],
     ),

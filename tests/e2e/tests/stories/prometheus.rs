@@ -4,7 +4,7 @@ use std::{process::Command, time::Duration};
 
 use serde_json::{Value, json};
 use serin_e2e::{
-    cluster::{SERIN, eventually, helm, kubectl},
+    cluster::{SERIN, eventually, get, helm, kubectl},
     exposure::now,
     shop::{Shop, repository},
     traffic::Load,
@@ -61,7 +61,7 @@ impl Telemetry {
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        let values = json!({"hosts": [], "secrets": false, "router": super::router()});
+        let values = json!({"hosts": [], "secrets": false, "queries": false, "router": super::router()});
         let back = Self::set("--set-json", &format!("telemetry={values}"));
         assert!(back.is_ok() || std::thread::panicking(), "{back:?}");
     }
@@ -136,6 +136,48 @@ fn a_slow_tail_is_found_in_the_histograms_of_prometheus() {
     assert!(latency["worse"].as_array().is_some_and(|worse| worse.contains(&json!("slower than 0.1 s"))), "{latency}");
     let seen = figures(&mut load, began, "v2");
     assert_eq!((seen.failed, seen.lost), (0, 0));
+    assert_tidy(&shop);
+}
+
+#[test]
+fn a_query_of_ones_own_holds_a_step_for_a_good_window_and_refuses_after_bad_ones() {
+    let _stage = super::alone();
+    let _allowed = Telemetry::allowed();
+    let requests = |only: &str| {
+        format!("sum(rate(http_requests_total{{namespace=\"{{namespace}}\",pod=~\"{{pods}}\"{only}}}[20s]))")
+    };
+    let query = format!("({} or vector(0)) / {}", requests(",code=~\"5..\""), requests(""));
+    let source = json!({"address": address(), "interval": "2s", "queries": [
+        {"name": "answers", "query": query, "most": "2%", "window": "10s", "windows": 2}]});
+    let (shop, mut load) = open("promquery", &json!([{"weight": 50, "bake": "5s"}]), &source);
+    // given an SLO on latency only
+    let rollout = get(&shop.namespace, "rollouts.serin.dev", "auth").expect("kubectl").expect("a Rollout");
+    let slos: Vec<&Value> =
+        rollout["spec"]["slos"].as_array().expect("SLOs").iter().filter(|slo| slo["name"] == "latency").collect();
+    let patch = json!({"spec": {"slos": slos}}).to_string();
+    shop.kubectl(&["patch", "rollouts.serin.dev", "auth", "--type=merge", "-p", &patch]).expect("patched");
+    shop.idle().expect("Ready");
+
+    // when the operator lets nobody ask, it is said, and once it does, a healthy version is promoted
+    let began = now();
+    shop.release(&["VERSION=canary"]).expect("release");
+    held(&shop, None, "lets Rollouts ask nothing in PromQL of their own (telemetry.queries of the chart)");
+    let _asking = Telemetry::with("telemetry.queries=true");
+    let run = shop.run_in("Succeeded", None, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    println!("      {}", run["status"]["queries"]);
+    let seen = figures(&mut load, began, "canary");
+    assert_eq!((seen.failed, seen.lost), (0, 0));
+    shop.idle().expect("Ready");
+
+    // and a version that fails is refused by the query alone
+    let (first, began) = (name_of(&run), now());
+    shop.release(&["VERSION=bad", "FAULT_ERRORS=20%"]).expect("release");
+    let run = shop.run_in("RolledBack", Some(&first), 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    println!("      after {:.1} s: {}", now() - began, run["status"]["message"]);
+    let message = run["status"]["message"].to_string();
+    assert!(message.contains("query answers: the canary was above 2.0 % in 2 windows in a row"), "{message}");
+    assert_eq!(run["status"]["queries"][0]["verdict"], "Bad", "{}", run["status"]["queries"]);
+    figures(&mut load, began, "bad");
     assert_tidy(&shop);
 }
 
@@ -236,6 +278,13 @@ fn a_secret_can_be_named_by_those_only_who_may_read_it() {
     })
     .expect("refused");
     println!("      {refusal}");
+    // of JSON, too
+    let json = json!({"spec": {"telemetry": {"prometheus": null, "http": {
+        "url": "https://elsewhere.prometheussecret.svc", "requests": "/{arm}", "errors": "/{arm}/errors", "slow": "/{arm}/slow",
+        "bearerToken": {"name": "prometheus", "key": "ca.crt"}}}}});
+    let change = ["patch", "rollouts.serin.dev", "auth", "--type=merge", "-p", &json.to_string(), "--as", &account];
+    let refusal = kubectl(&[&["-n", &shop.namespace][..], &change].concat()).expect_err("refused");
+    assert!(refusal.contains("you may not read all of the Secrets prometheus of namespace"), "{refusal}");
     may("reader", &["--verb=get", "--resource=secrets", "--resource-name=prometheus"]);
     eventually("the right to be known", Duration::from_secs(20), || named().map(Some)).expect("allowed");
     // without it the way of the Secret can't be changed either, but what does not concern it
