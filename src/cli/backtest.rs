@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    files, people,
+    files, people, range,
     record::{Export, of_cluster, of_file, segments},
     service::Output,
     table::table,
@@ -27,14 +27,16 @@ pub(super) struct BacktestArgs {
     /// The policy: a YAML file with a Rollout, or the name of one in the cluster.
     policy: String,
     /// Runs of the cluster, such as auth-7; all with a record that the Rollout has if neither these nor files are given.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "prometheus")]
     run: Vec<String>,
     /// Records that `report --json` wrote.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "prometheus")]
     file: Vec<PathBuf>,
     /// Namespace of Rollout and runs; the kubeconfig's if left out.
     #[arg(short, long)]
     namespace: Option<String>,
+    #[command(flatten)]
+    range: range::RangeArgs,
     /// How it is written.
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
@@ -56,6 +58,9 @@ enum Told {
 }
 
 pub(super) async fn run(args: BacktestArgs) -> Result<(), String> {
+    if args.range.is_meant() {
+        return range::run(&args.range, &args.policy, args.namespace.as_deref(), args.output).await;
+    }
     let (name, spec, exports) = gathered(&args).await?;
     validate(&spec).map_err(|error| error.to_string())?;
     if exports.is_empty() {
@@ -64,12 +69,12 @@ pub(super) async fn run(args: BacktestArgs) -> Result<(), String> {
     let all = exports.len();
     let mut rows = Vec::new();
     for (at, export) in exports.into_iter().enumerate() {
-        tell_progress(at, all);
+        tell_progress("run", at, all);
         let run = export.run.name_any();
         let told = of(export, &spec).map_or_else(Told::Error, Told::Backtest);
         rows.push(Row { run, told });
     }
-    tell_progress(all, all);
+    tell_progress("run", all, all);
     match args.output {
         Output::Json => println!(
             "{}",
@@ -81,11 +86,14 @@ pub(super) async fn run(args: BacktestArgs) -> Result<(), String> {
 }
 
 /// On a terminal: replaying a hundred long runs takes a minute.
-fn tell_progress(done: usize, all: usize) {
+pub(super) fn tell_progress(what: &str, done: usize, all: usize) {
     let mut to = std::io::stderr();
     if to.is_terminal() {
-        let _ =
-            write!(to, "\r{}", if done < all { format!("run {} of {all} ", done + 1) } else { " ".repeat(30) + "\r" });
+        let _ = write!(
+            to,
+            "\r{}",
+            if done < all { format!("{what} {} of {all} ", done + 1) } else { " ".repeat(30) + "\r" }
+        );
     }
 }
 
@@ -100,13 +108,7 @@ async fn gathered(args: &BacktestArgs) -> Result<(String, RolloutSpec, Vec<Expor
     let namespace = args.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let rollout = match by_file {
         Some(rollout) => rollout,
-        None => {
-            let rollouts: Api<Rollout> = Api::namespaced(client.clone(), &namespace);
-            rollouts
-                .get(&args.policy)
-                .await
-                .map_err(|error| format!("could not read Rollout {} in {namespace}: {error}", args.policy))?
-        }
+        None => named(&client, &namespace, &args.policy).await?,
     };
     let mut runs = args.run.clone();
     if runs.is_empty() && exports.is_empty() {
@@ -117,6 +119,13 @@ async fn gathered(args: &BacktestArgs) -> Result<(String, RolloutSpec, Vec<Expor
         exports.push(of_cluster(&client, &namespace, &run).await?);
     }
     Ok((rollout.name_any(), rollout.spec, exports))
+}
+
+/// A Rollout of the cluster.
+pub(super) async fn named(client: &Client, namespace: &str, name: &str) -> Result<Rollout, String> {
+    let rollouts: Api<Rollout> = Api::namespaced(client.clone(), namespace);
+    let found = rollouts.get(name).await;
+    found.map_err(|error| format!("could not read Rollout {name} in {namespace}: {error}"))
 }
 
 fn of(export: Export, other: &RolloutSpec) -> Result<Backtest, String> {

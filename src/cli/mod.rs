@@ -5,6 +5,7 @@ mod crds;
 mod files;
 mod people;
 mod plan;
+mod range;
 mod record;
 mod restore;
 mod service;
@@ -84,7 +85,8 @@ enum Command {
     Why(record::Source),
     /// Make a run's decisions again from its record; fails if one of them is another.
     Replay(record::Source),
-    /// Tell what a policy would have done in runs that are over: what it would have taken back, and when.
+    /// Tell what a policy would have done in runs that are over, or with a release that Prometheus counted: what it would
+    /// have taken back, and when.
     Backtest(backtest::BacktestArgs),
     /// Write a run as one HTML page with charts, or as JSON.
     Report {

@@ -31,5 +31,6 @@ pub use ledger::{Ledger, begun, thousandths, watches};
 pub use look::{Looked, Moved, asked_percent, due_percent, look_after, move_run, seen, to_close};
 pub use observe::{Seen, arm_of, governed_workload, observe, troubles};
 pub use plan::{PlanError, plan};
+pub use sensor::query;
 pub use start::{Settings, StartError, client, run};
 pub use world::{Kind, Verb, World, Write, phase_of};

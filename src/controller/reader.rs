@@ -28,7 +28,7 @@ use crate::{
         Arm, Credentials, Look, MAX_PODS_PER_ARM, Memory, PodCounts, PodScrape, Query, Round, Scraper, Target,
         http::{Course, HttpCounts, HttpError, Places, Reading},
         pick,
-        prometheus::{Clock, Freshness, Labels, Listed, PrometheusClient, Rules},
+        prometheus::{Clock, Freshness, Labels, Listed, PrometheusClient, Rules, SystemNames},
         router::Accounts,
         shared_gaps,
     },
@@ -457,10 +457,7 @@ impl Resolve for Resolver {
                 let address = self.services.address(service);
                 Box::pin(async move { Ok(Box::new(std::iter::once(SocketAddr::new(address?, 0))) as Addrs) })
             }
-            Way::Name => Box::pin(async move {
-                let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect::<Vec<_>>();
-                Ok(Box::new(found.into_iter()) as Addrs)
-            }),
+            Way::Name => SystemNames.resolve(name),
         }
     }
 }

@@ -116,7 +116,11 @@ fn nanoseconds(time: Timestamp) -> i64 {
     i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
 }
 
-fn query(policy: &Policy) -> Result<Query, MatcherError> {
+/// What the pods' counters are asked for.
+///
+/// # Errors
+/// If a pattern of the policy's telemetry is no regular expression.
+pub fn query(policy: &Policy) -> Result<Query, MatcherError> {
     let telemetry = &policy.spec.telemetry;
     let on_errors = policy.slos.iter().filter(|slo| matches!(slo.kind, SloKind::Errors));
     let of_errors = on_errors.flat_map(strata).collect();

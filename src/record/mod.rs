@@ -6,6 +6,7 @@
 
 mod backtest;
 mod chart;
+mod hindsight;
 mod recorder;
 mod replay;
 mod report;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use backtest::{Backtest, BacktestError, Departure, End, What, backtest};
+pub use hindsight::{Arms, ArmsError, Event, Hindsight, NoCounts, SloSums, Then, Trial};
 pub use recorder::{Part, Recorder};
 pub use replay::{Made, Replay, ReplayError, replay};
 pub use report::report;

@@ -131,6 +131,49 @@ pub fn decide(
     settle(&view, mended(&view, blame::replace(&view, next)))
 }
 
+/// What counts say of a run at a step whose weight is in force: see [`by_counts`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ByCounts {
+    /// What it does.
+    pub says: Says,
+    /// The canary pod that is found to be bad by itself, and would be replaced.
+    pub bad_pod: Option<BadPod>,
+}
+
+/// What a run does at a step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Says {
+    /// It takes the traffic back, for this.
+    Back(String),
+    /// It stays, for this.
+    Waits(WaitingReason, String),
+    /// It goes on to the next step, or to the promotion.
+    GoesOn,
+}
+
+/// The part of [`decide`] that needs no cluster, for a past of which only counts are known: verdicts, harm, bakes and
+/// limits. What objects and pods show, `snapshot` has to say as if all were in order; gates are the policy's.
+pub fn by_counts(
+    policy: &Policy,
+    spec: &RolloutRunSpec,
+    before: &RolloutRunStatus,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> ByCounts {
+    let view = View { policy, spec, before, snapshot, ending: false, now };
+    let next = match retreat::by_counts(&view) {
+        Some(retreat) => rollback::start(&view, retreat),
+        None => shift::bake(&view, Move::stay(&view), before.step),
+    };
+    let next = blame::replace(&view, next);
+    let says = match (next.phase, next.waiting) {
+        (Phase::RollingBack, _) => Says::Back(next.message),
+        (_, Some((reason, message))) => Says::Waits(reason, message),
+        (_, None) => Says::GoesOn,
+    };
+    ByCounts { says, bad_pod: next.bad_pod }
+}
+
 /// What others did to pins and pods is put right besides, last of all: nothing waits for it.
 fn mended(view: &View<'_>, mut next: Move) -> Move {
     if !next.phase.is_terminal() {

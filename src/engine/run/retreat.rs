@@ -36,7 +36,12 @@ pub(super) fn reason(view: &View<'_>) -> Option<Retreat> {
     if !may || handed_over && !(view.canary_is_ours() && view.workload().is_none()) {
         return None;
     }
-    asked(view).or_else(|| template_moved(view)).or_else(|| verdict(view)).or_else(|| harm(view)).or_else(|| pods(view))
+    asked(view).or_else(|| template_moved(view)).or_else(|| by_counts(view)).or_else(|| pods(view))
+}
+
+/// What was counted speaks for it.
+pub(super) fn by_counts(view: &View<'_>) -> Option<Retreat> {
+    verdict(view).or_else(|| harm(view))
 }
 
 fn asked(view: &View<'_>) -> Option<Retreat> {

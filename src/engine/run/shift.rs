@@ -239,7 +239,7 @@ fn reached_words(view: &View<'_>, share: Share) -> String {
 }
 
 /// At the step's weight: what keeps the run here, or on to the next.
-fn bake(view: &View<'_>, stay: Move, step: u32) -> Move {
+pub(super) fn bake(view: &View<'_>, stay: Move, step: u32) -> Move {
     if view.spec.paused {
         return stay.wait(WaitingReason::Paused, "paused by a person (spec.paused)");
     }

@@ -1,6 +1,6 @@
 //! What Prometheus answers, as counts of each pod and the time at which it took them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 
 use serde::Deserialize;
@@ -76,15 +76,8 @@ struct Stream {
 
 /// Reads an answer. Pods of which Prometheus has nothing are not in it.
 pub fn read_answer(bytes: &[u8], labels: &Labels, query: &Query) -> Result<BTreeMap<String, PodReading>, AnswerError> {
-    let data: Data = data_of(bytes)?;
-    if data.result_type != "matrix" {
-        return Err(AnswerError::NotMatrix(shorten(&data.result_type)));
-    }
-    if data.result.len() > MAX_SERIES {
-        return Err(AnswerError::TooManySeries(data.result.len()));
-    }
     let mut pods: BTreeMap<String, BTreeMap<String, Target>> = BTreeMap::new();
-    for stream in data.result {
+    for stream in streams(bytes)? {
         let Some((at, value)) = stream.values.last().and_then(|(at, value)| Some((*at, value.parse().ok()?))) else {
             continue;
         };
@@ -93,6 +86,28 @@ pub fn read_answer(bytes: &[u8], labels: &Labels, query: &Query) -> Result<BTree
         target.add(stream.metric, at, value);
     }
     Ok(pods.into_iter().map(|(pod, targets)| (pod, read_pod(targets, query))).collect())
+}
+
+/// Reads the answer to [`presence`](super::presence): at which times (milliseconds since 1970) each pod was there.
+pub fn read_presence(bytes: &[u8], pod_label: &str) -> Result<BTreeMap<String, BTreeSet<i64>>, AnswerError> {
+    let mut pods: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+    for Stream { mut metric, values } in streams(bytes)? {
+        let Some(pod) = metric.remove(pod_label) else { continue };
+        // A float that does not fit becomes the nearest number that does.
+        pods.entry(pod).or_default().extend(values.iter().map(|(at, _)| (at * 1000.0).round() as i64));
+    }
+    Ok(pods)
+}
+
+fn streams(bytes: &[u8]) -> Result<Vec<Stream>, AnswerError> {
+    let data: Data = data_of(bytes)?;
+    if data.result_type != "matrix" {
+        return Err(AnswerError::NotMatrix(shorten(&data.result_type)));
+    }
+    if data.result.len() > MAX_SERIES {
+        return Err(AnswerError::TooManySeries(data.result.len()));
+    }
+    Ok(data.result)
 }
 
 fn data_of<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, AnswerError> {

@@ -17,15 +17,29 @@ pub struct Labels {
 /// Asks for the raw samples of all metrics that the query reads, and for `up`, of these pods. Samples rather than an
 /// instant's values, because only they tell when they were taken.
 pub fn promql(query: &Query, labels: &Labels, pods: &[&str]) -> String {
+    format!("{}[{WINDOW_SECONDS}s]", selector(query, labels, &any_of(pods.iter().copied())))
+}
+
+/// Asks which pods of this workload there were, whatever their version: those of a Deployment are called
+/// WORKLOAD-HASH-SUFFIX.
+pub fn presence(query: &Query, labels: &Labels, workload: &str) -> String {
+    let pods = quoted(&format!("{}-{HASH}{{1,10}}-{HASH}{{5}}", regex::escape(workload)));
+    format!("count by ({}) ({})", labels.pod, selector(query, labels, &pods))
+}
+
+/// What Kubernetes makes hashes and suffixes of.
+const HASH: &str = "[bcdfghjklmnpqrstvwxz2456789]";
+
+/// All metrics that the query reads, and `up`, of pods by a quoted regular expression.
+fn selector(query: &Query, labels: &Labels, pods: &str) -> String {
     let buckets = query.latencies.iter().map(|latency| format!("{}_bucket", latency.histogram));
     let names: BTreeSet<String> = buckets.chain([query.requests.counter.clone(), "up".to_owned()]).collect();
     let (namespace_label, namespace) = &labels.namespace;
     format!(
-        "{{__name__=~{},{namespace_label}={},{}=~{}}}[{WINDOW_SECONDS}s]",
+        "{{__name__=~{},{namespace_label}={},{}=~{pods}}}",
         any_of(names.iter().map(String::as_str)),
         quoted(namespace),
         labels.pod,
-        any_of(pods.iter().copied()),
     )
 }
 
@@ -72,6 +86,14 @@ mod tests {
         assert_eq!(
             promql(&query("http_requests_total"), &labels(), &["auth-1", "auth.2"]),
             r#"{__name__=~"http_request_duration_seconds_bucket|http_requests_total|up",namespace="shop",pod=~"auth\\-1|auth\\.2"}[120s]"#
+        );
+    }
+
+    #[test]
+    fn pods_of_a_workload_are_known_by_their_names() {
+        assert_eq!(
+            presence(&query("http_requests_total"), &labels(), "auth.2"),
+            r#"count by (pod) ({__name__=~"http_request_duration_seconds_bucket|http_requests_total|up",namespace="shop",pod=~"auth\\.2-[bcdfghjklmnpqrstvwxz2456789]{1,10}-[bcdfghjklmnpqrstvwxz2456789]{5}"})"#
         );
     }
 

@@ -1,9 +1,10 @@
 //! Asks, with a bound on time and bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::fmt::rfc2822::DateTimeParser;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, LOCATION};
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::{Instant, timeout_at};
@@ -11,8 +12,8 @@ use tokio::time::{Instant, timeout_at};
 use super::super::body::{BLOCKING_BYTES, Body, BodyError, Memory, client, read_body, root_cause, shorten};
 use super::super::credentials::Credentials;
 use super::super::query::Query;
-use super::answer::{AnswerError, PodReading, read_answer, read_share};
-use super::ask::{Labels, promql};
+use super::answer::{AnswerError, PodReading, read_answer, read_presence, read_share};
+use super::ask::{Labels, presence, promql};
 
 /// Who may be asked, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,38 @@ pub struct Answered {
     pub date: Option<f64>,
 }
 
+/// Times of the past, evenly spaced. In milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    pub from: i64,
+    pub to: i64,
+    /// From one to the next, above 0.
+    pub step: i64,
+}
+
+impl Past {
+    /// All of them.
+    pub fn times(self) -> impl Iterator<Item = i64> {
+        (0..).map_while(move |number: i64| {
+            let at = number.checked_mul(self.step.max(1))?.checked_add(self.from)?;
+            (at <= self.to).then_some(at)
+        })
+    }
+}
+
+/// Leads names where the system's resolver does.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemNames;
+
+impl Resolve for SystemNames {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect::<Vec<_>>();
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
 /// One Prometheus, asked for one namespace. Keeps its connection from one question to the next.
 #[derive(Debug)]
 pub struct PrometheusClient {
@@ -90,12 +123,12 @@ impl PrometheusClient {
     pub fn new(
         address: &Url,
         trust: rustls::ClientConfig,
-        resolve: impl reqwest::dns::Resolve + 'static,
+        resolve: impl Resolve + 'static,
         rules: Rules,
         memory: Memory,
     ) -> Result<PrometheusClient, reqwest::Error> {
         let mut url = address.clone();
-        url.set_path(&format!("{}/api/v1/query", address.path().trim_end_matches('/')));
+        url.set_path(&format!("{}/api/v1/", address.path().trim_end_matches('/')));
         let client = client(trust).dns_resolver(std::sync::Arc::new(resolve)).build()?;
         Ok(PrometheusClient { client, address: address.to_string(), url, rules, memory })
     }
@@ -108,44 +141,85 @@ impl PrometheusClient {
         pods: &[&str],
         credentials: &Credentials,
     ) -> Result<Answered, AskError> {
-        let asked = self.asked(query, labels, pods, credentials).await;
-        asked.map_err(|problem| AskError { address: self.address.clone(), problem })
+        self.samples(query, labels, pods, credentials, None).await
     }
 
-    async fn asked(
+    /// The same of the past: `at` is in milliseconds since 1970.
+    pub async fn ask_at(
         &self,
         query: &Query,
         labels: &Labels,
         pods: &[&str],
         credentials: &Credentials,
-    ) -> Result<Answered, Problem> {
-        let Fetched { status, date, body } = self.fetched(&promql(query, labels, pods), credentials).await?;
-        match read(body, labels, query).await? {
-            Err(AnswerError::NotJson(_)) if status != StatusCode::OK => {
-                Err(Problem::Status { status, advice: "see its logs".to_owned() })
-            }
-            pods => Ok(Answered { pods: pods?, date }),
-        }
+        at: i64,
+    ) -> Result<Answered, AskError> {
+        self.samples(query, labels, pods, credentials, Some(at)).await
+    }
+
+    /// At which of these times (milliseconds since 1970) each pod of a workload was there, by name.
+    pub async fn ask_presence(
+        &self,
+        query: &Query,
+        labels: &Labels,
+        workload: &str,
+        credentials: &Credentials,
+        Past { from, to, step }: Past,
+    ) -> Result<BTreeMap<String, BTreeSet<i64>>, AskError> {
+        let question = [
+            ("query", presence(query, labels, workload)),
+            ("start", seconds(from)),
+            ("end", seconds(to)),
+            ("step", seconds(step)),
+        ];
+        let pod_label = labels.pod.clone();
+        let read = move |bytes: &[u8]| read_presence(bytes, &pod_label);
+        let (pods, _) = self.told("query_range", &question, credentials, read).await?;
+        Ok(pods)
+    }
+
+    async fn samples(
+        &self,
+        query: &Query,
+        labels: &Labels,
+        pods: &[&str],
+        credentials: &Credentials,
+        at: Option<i64>,
+    ) -> Result<Answered, AskError> {
+        let mut question = vec![("query", promql(query, labels, pods))];
+        question.extend(at.map(|at| ("time", seconds(at))));
+        let (labels, query) = (labels.clone(), query.clone());
+        let read = move |bytes: &[u8]| read_answer(bytes, &labels, &query);
+        let (pods, date) = self.told("query", &question, credentials, read).await?;
+        Ok(Answered { pods, date })
     }
 
     /// Asks for one share, 0 to 1, in PromQL. `None`: it has no number.
     pub async fn ask_share(&self, question: &str, credentials: &Credentials) -> Result<Option<f64>, AskError> {
-        let share = async {
-            let Fetched { status, body, .. } = self.fetched(question, credentials).await?;
-            match read_share(&body.bytes) {
-                Err(AnswerError::NotJson(_)) if status != StatusCode::OK => {
-                    Err(Problem::Status { status, advice: "see its logs".to_owned() })
-                }
-                share => Ok(share?),
-            }
-        };
-        share.await.map_err(|problem| AskError { address: self.address.clone(), problem })
+        let (share, _) = self.told("query", &[("query", question.to_owned())], credentials, read_share).await?;
+        Ok(share)
     }
 
-    async fn fetched(&self, question: &str, credentials: &Credentials) -> Result<Fetched, Problem> {
+    async fn told<T: Send + 'static>(
+        &self,
+        api: &str,
+        question: &[(&str, String)],
+        credentials: &Credentials,
+        read: impl FnOnce(&[u8]) -> Result<T, AnswerError> + Send + 'static,
+    ) -> Result<(T, Option<f64>), AskError> {
+        let asked = self.asked(api, question, credentials, read).await;
+        asked.map_err(|problem| AskError { address: self.address.clone(), problem })
+    }
+
+    async fn asked<T: Send + 'static>(
+        &self,
+        api: &str,
+        question: &[(&str, String)],
+        credentials: &Credentials,
+        read: impl FnOnce(&[u8]) -> Result<T, AnswerError> + Send + 'static,
+    ) -> Result<(T, Option<f64>), Problem> {
         let within = self.rules.deadline;
         let deadline = Instant::now() + within;
-        let response = match timeout_at(deadline, self.send(question, credentials)).await {
+        let response = match timeout_at(deadline, self.send(api, question, credentials)).await {
             Err(_) => return Err(Problem::NoAnswer(within)),
             Ok(Err(source)) if source.is_connect() => return Err(Problem::Connect(root_cause(&source))),
             Ok(Err(source)) => return Err(Problem::Broken { bytes: 0, cause: root_cause(&source) }),
@@ -163,16 +237,28 @@ impl PrometheusClient {
             BodyError::Broken(bytes, source) => Problem::Broken { bytes, cause: root_cause(&source) },
             BodyError::GivenUp => Problem::GivenUp,
         })?;
-        Ok(Fetched { status, date, body })
+        match read_by(body, read).await? {
+            Err(AnswerError::NotJson(_)) if status != StatusCode::OK => {
+                Err(Problem::Status { status, advice: "see its logs".to_owned() })
+            }
+            told => Ok((told?, date)),
+        }
     }
 
     /// Asks twice if need be: the server may close a kept connection in the very moment we use it again.
-    async fn send(&self, question: &str, credentials: &Credentials) -> Result<Response, reqwest::Error> {
-        let mut form = self.url.clone();
-        form.query_pairs_mut().clear().append_pair("query", question);
+    async fn send(
+        &self,
+        api: &str,
+        question: &[(&str, String)],
+        credentials: &Credentials,
+    ) -> Result<Response, reqwest::Error> {
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}{api}", self.url.path()));
+        let mut form = url.clone();
+        form.query_pairs_mut().clear().extend_pairs(question);
         let body = form.query().unwrap_or_default().to_owned();
         let request = || {
-            let request = self.client.post(self.url.clone());
+            let request = self.client.post(url.clone());
             let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body.clone());
             credentials.put_into(request)
         };
@@ -183,21 +269,19 @@ impl PrometheusClient {
     }
 }
 
-/// An answer that is all there.
-struct Fetched {
-    status: StatusCode,
-    date: Option<f64>,
-    body: Body,
+/// As Prometheus takes times and steps.
+fn seconds(millis: i64) -> String {
+    format!("{:.3}", millis as f64 / 1000.0)
 }
 
-type Read = Result<BTreeMap<String, PodReading>, AnswerError>;
-
-async fn read(Body { bytes, big }: Body, labels: &Labels, query: &Query) -> Result<Read, Problem> {
+async fn read_by<T: Send + 'static>(
+    Body { bytes, big }: Body,
+    read: impl FnOnce(&[u8]) -> Result<T, AnswerError> + Send + 'static,
+) -> Result<Result<T, AnswerError>, Problem> {
     if bytes.len() <= BLOCKING_BYTES {
-        return Ok(read_answer(&bytes, labels, query));
+        return Ok(read(&bytes));
     }
-    let (labels, query) = (labels.clone(), query.clone());
-    let reading = tokio::task::spawn_blocking(move || read_answer(&bytes, &labels, &query)).await;
+    let reading = tokio::task::spawn_blocking(move || read(&bytes)).await;
     drop(big);
     reading.map_err(|_| Problem::GivenUp)
 }

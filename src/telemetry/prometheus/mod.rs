@@ -14,9 +14,9 @@ mod ask;
 mod client;
 mod fresh;
 
-pub use answer::{AnswerError, PodReading, read_answer, read_share};
-pub use ask::{Labels, promql};
-pub use client::{AskError, PrometheusClient, Rules};
+pub use answer::{AnswerError, PodReading, read_answer, read_presence, read_share};
+pub use ask::{Labels, presence, promql};
+pub use client::{AskError, Past, PrometheusClient, Rules, SystemNames};
 pub use fresh::{Clock, Freshness, Listed};
 
 /// Prometheus is asked for the samples of so many seconds: it must scrape more often than that.

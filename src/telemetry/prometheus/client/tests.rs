@@ -110,3 +110,22 @@ async fn credentials_go_over_a_trusted_connection_only() {
     assert!(error.contains("not valid for"), "{error}");
     assert_eq!(asked.lock().unwrap().len(), heard, "nothing was sent");
 }
+
+#[tokio::test]
+async fn the_past_is_asked_by_its_times() {
+    let body = r#"{"status":"success","data":{"resultType":"matrix","result":[
+        {"metric":{"pod":"auth-1"},"values":[[1764115195,"7"],[1764115200,"9"]]},{"metric":{},"values":[[1,"1"]]}]}}"#;
+    let (to, asked) = serve(None, &http("200 OK", "", body));
+    let url = format!("http://prometheus.shop.svc:{}", to.port());
+    let trust = tls::trusting(None).unwrap();
+    let client = PrometheusClient::new(&url.parse().unwrap(), trust, To(to), rules(), Memory::default()).unwrap();
+    let labels = Labels { namespace: ("namespace".to_owned(), "shop".to_owned()), pod: "pod".to_owned() };
+    let past = Past { from: 1_764_115_195_000, to: 1_764_115_204_000, step: 5000 };
+    let pods = client.ask_presence(&query(), &labels, "auth", &Credentials::None, past).await.unwrap();
+    assert_eq!(pods, BTreeMap::from([("auth-1".to_owned(), past.times().collect())]));
+    client.ask_at(&query(), &labels, &["auth-1"], &Credentials::None, 1_764_115_200_500).await.unwrap();
+    let asked = asked.lock().unwrap().clone();
+    assert!(asked[0].starts_with("POST /api/v1/query_range HTTP/1.1"), "{}", asked[0]);
+    assert!(asked[0].ends_with("&start=1764115195.000&end=1764115204.000&step=5.000"), "{}", asked[0]);
+    assert!(asked[1].starts_with("POST /api/v1/query HTTP/1.1") && asked[1].ends_with("&time=1764115200.500"));
+}
