@@ -178,6 +178,26 @@ fn a_query_of_ones_own_holds_a_step_for_a_good_window_and_refuses_after_bad_ones
     assert!(message.contains("query answers: the canary was above 2.0 % in 2 windows in a row"), "{message}");
     assert_eq!(run["status"]["queries"][0]["verdict"], "Bad", "{}", run["status"]["queries"]);
     figures(&mut load, began, "bad");
+
+    // afterwards it is told when a policy with an SLO on errors would have taken it back, and that it does so by no chance
+    let mut policy = json!({"apiVersion": "serin.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "auth"}});
+    policy["spec"] = rollout["spec"].clone();
+    let file = std::env::temp_dir().join(format!("serin-backtest-{}.yaml", std::process::id()));
+    std::fs::write(&file, policy.to_string()).expect("written");
+    let hash = |which: &str| run["spec"][which]["hash"].as_str().expect("a hash").to_owned();
+    let (stable, canary) = (hash("from"), hash("to"));
+    let past = |canary: &str| {
+        let policy = file.display().to_string();
+        let versions = ["--from", "4m", "--stable", &stable, "--canary", canary];
+        shop.serin(&[&["backtest", &policy, "--prometheus", &address()][..], &versions].concat()).expect("a backtest")
+    };
+    let told = past(&canary);
+    println!("{told}");
+    assert!(told.contains("takes the traffic back: SloViolated: SLO errors"), "{told}");
+    let told = past(&stable);
+    println!("{told}");
+    assert!(told.contains("two halves of the pods of version") && !told.contains("takes the traffic back"), "{told}");
+    let _ = std::fs::remove_file(&file);
     assert_tidy(&shop);
 }
 
