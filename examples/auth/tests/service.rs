@@ -104,7 +104,7 @@ fn call(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str
     )?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("closed without an answer"))?;
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Ok(Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
 }
