@@ -388,8 +388,8 @@ fn lost(view: &View<'_>) -> Option<(WaitingReason, String)> {
     let lost = view.snapshot.traffic.lost.as_ref()?;
     let percent = |count: Count| 100.0 * count.ratio().unwrap_or(0.0);
     let message = format!(
-        "of {} requests that the gateway sent to the canary its pods did not count {:.1} % (stable's: {:.1} %), so what they \
-         count says little: look whether pods crash or close connections, or count less than the old version did",
+        "of {} requests that the gateway sent to the canary its pods did not count {:.1} % at least (stable's: {:.1} %), so what \
+         they count says little: look whether pods crash or close connections, or count less than the old version did",
         lost.canary.total,
         percent(lost.canary),
         percent(lost.stable)
@@ -483,7 +483,7 @@ mod tests {
         let (reason, message) = held(&scene).expect("a hold");
         assert_eq!(reason, WaitingReason::RequestsLost);
         assert!(message.contains("of 800 requests that the gateway sent"), "{message}");
-        assert!(message.contains("did not count 12.5 % (stable's: 0.2 %)"), "{message}");
+        assert!(message.contains("did not count 12.5 % at least (stable's: 0.2 %)"), "{message}");
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn testers_get_the_canary_first_whatever_the_weight() {
     let _stage = super::beside();
     let steps = json!([
         {"match": [{"headers": [{"name": "x-tester", "value": "yes"}]}, {"cookies": [{"name": "beta", "type": "Prefix", "value": "on"}]}],
-         "bake": "6s", "pods": 2},
+         "bake": "15s", "pods": 2},
         {"weight": 50, "bake": "4s"}
     ]);
     let (shop, mut callers) = open_shop("testers", &steps, |_| {});
