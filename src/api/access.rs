@@ -30,18 +30,22 @@ pub struct SecretKey {
     pub key: String,
 }
 
-/// Whom a source trusts, and what it says to be let in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Access<'a> {
-    /// Left out: the authorities that the controller's image knows.
-    pub tls: Option<&'a Trust>,
-    /// Never beside `basic_auth`.
-    pub bearer_token: Option<&'a SecretKey>,
-    /// Never beside `bearer_token`.
-    pub basic_auth: Option<&'a BasicAuth>,
+/// Whom a source trusts, and what it says to be let in: bearerToken or basicAuth, not both.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Access {
+    /// Whom to trust; left out: the authorities that the controller's image knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Trust>,
+    /// A bearer token. Needs telemetry.secrets of the chart, and that you may read the Secret yourself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer_token: Option<SecretKey>,
+    /// User name and password. Needs the same as bearerToken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic_auth: Option<BasicAuth>,
 }
 
-impl Access<'_> {
+impl Access {
     /// It names no Secret.
     pub fn is_open(&self) -> bool {
         *self == Self::default()

@@ -3,10 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    access::{Access, BasicAuth, SecretKey, Trust},
-    values::Millis,
-};
+use super::{access::Access, values::Millis};
 
 /// What is counted somewhere else (a gateway, a log pipeline, a vendor's API), as JSON over HTTP: numbers for each version,
 /// counted up since whenever. Serin takes the differences itself.
@@ -49,23 +46,9 @@ pub struct HttpSource {
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.startsWith('/')").message("must be a JSON pointer, such as /time"))]
     pub time: Option<String>,
-    /// Whom to trust; left out: the authorities that the controller's image knows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Trust>,
-    /// A bearer token. Needs telemetry.secrets of the chart, and that you may read the Secret yourself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bearer_token: Option<SecretKey>,
-    /// User name and password. Needs the same as bearerToken.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub basic_auth: Option<BasicAuth>,
-}
-
-impl HttpSource {
-    /// What it keeps in Secrets.
-    pub fn access(&self) -> Access<'_> {
-        let (tls, token, basic) = (&self.tls, &self.bearer_token, &self.basic_auth);
-        Access { tls: tls.as_ref(), bearer_token: token.as_ref(), basic_auth: basic.as_ref() }
-    }
+    /// Whom it trusts, and what it says to be let in.
+    #[serde(flatten)]
+    pub access: Access,
 }
 
 /// CEL: a pointer that tells the versions apart.

@@ -3,11 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    access::{Access, BasicAuth, SecretKey, Trust},
-    queries::QuerySpec,
-    values::Millis,
-};
+use super::{access::Access, queries::QuerySpec, values::Millis};
 
 /// The pods' counters as a Prometheus server has them, or another that answers its query API. Serin reads them raw and
 /// takes the differences itself.
@@ -38,15 +34,9 @@ pub struct PrometheusSource {
     #[schemars(length(min = 1, max = 100))]
     #[x_kube(validation = Rule::new(LABEL).message("must be the name of a label"))]
     pub pod_label: String,
-    /// Whom to trust; left out: the authorities that the controller's image knows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Trust>,
-    /// A bearer token. Needs telemetry.secrets of the chart, and that you may read the Secret yourself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bearer_token: Option<SecretKey>,
-    /// User name and password. Needs the same as bearerToken.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub basic_auth: Option<BasicAuth>,
+    /// Whom it trusts, and what it says to be let in.
+    #[serde(flatten)]
+    pub access: Access,
     /// Shares of bad requests by queries of your own, besides what is counted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
@@ -65,12 +55,4 @@ fn namespace_label() -> String {
 }
 fn pod_label() -> String {
     "pod".into()
-}
-
-impl PrometheusSource {
-    /// What it keeps in Secrets.
-    pub fn access(&self) -> Access<'_> {
-        let (tls, token, basic) = (&self.tls, &self.bearer_token, &self.basic_auth);
-        Access { tls: tls.as_ref(), bearer_token: token.as_ref(), basic_auth: basic.as_ref() }
-    }
 }

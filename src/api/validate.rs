@@ -232,7 +232,7 @@ fn http_source(http: &HttpSource) -> Result<Source, Invalid> {
     if let Some(place) = http.time.as_ref().filter(|place| !place.starts_with('/')) {
         return Err(invalid(field("time"), "a JSON pointer, such as /time", place));
     }
-    access(http.access(), field, "url", url)?;
+    access(&http.access, field, "url", url)?;
     Ok(Source::Http(Box::new(http.clone())))
 }
 
@@ -254,7 +254,7 @@ fn query(query: &QuerySpec) -> Result<(), Invalid> {
 }
 
 /// `name`: the field that has the address.
-fn access(access: Access<'_>, field: impl Fn(&str) -> String, name: &str, address: &str) -> Result<(), Invalid> {
+fn access(access: &Access, field: impl Fn(&str) -> String, name: &str, address: &str) -> Result<(), Invalid> {
     if access.bearer_token.is_some() && access.basic_auth.is_some() {
         return Err(invalid(field("bearerToken"), "bearerToken or basicAuth", "both"));
     }
@@ -280,7 +280,7 @@ fn prometheus_source(prometheus: &PrometheusSource) -> Result<Source, Invalid> {
             return Err(invalid(field(name), "the name of a label", label));
         }
     }
-    access(prometheus.access(), field, "address", address)?;
+    access(&prometheus.access, field, "address", address)?;
     prometheus.queries.iter().try_for_each(query)?;
     let mut names = BTreeSet::new();
     if let Some(twice) = prometheus.queries.iter().find(|query| !names.insert(&query.name)) {

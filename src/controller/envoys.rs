@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// A name's time to be resolved, and all Envoys' time to answer.
+/// A name's time to be resolved.
 const LOOKUP: Duration = Duration::from_millis(800);
 /// More Envoys than this are no gateway to be read each second.
 const MOST_ENVOYS: usize = 50;
@@ -32,10 +32,21 @@ pub(super) struct Envoys {
     queries: [Query; 2],
     namespace: String,
     services: [String; 2],
-    /// The SLO on latency has times.
-    times: bool,
+    /// There is an SLO on latency.
+    latency: bool,
     /// HOST:PORT; all addresses of the name are Envoys.
     address: Option<String>,
+    /// Made for the pods of the last look, which are mostly those of the next one.
+    page: Page,
+}
+
+/// What to ask an Envoy for, and what to read of its answer.
+#[derive(Default)]
+struct Page {
+    pods: Vec<IpAddr>,
+    path: String,
+    /// The Services' two, then each pod's two.
+    queries: Vec<Query>,
 }
 
 /// A pod that an Envoy may have an endpoint of.
@@ -62,13 +73,14 @@ impl Envoys {
             queries: [query(&services[0])?, query(&services[1])?],
             namespace,
             services,
-            times: latency.is_some(),
+            latency: latency.is_some(),
             address: address.map(str::to_owned),
+            page: Page::default(),
         })
     }
 
     /// What each has of stable and of the canary, or of each of these pods.
-    pub async fn read(&self, members: &[Member]) -> Result<Vec<(String, [Numbers; 2])>, String> {
+    pub async fn read(&mut self, members: &[Member]) -> Result<Vec<(String, [Numbers; 2])>, String> {
         let envoys = self.found().await?;
         let endpoint = |member: &'_ Member| member.pod.status.pod_ip.parse().ok();
         let endpoints = members
@@ -91,7 +103,7 @@ impl Envoys {
                 self.services[0], self.namespace
             ));
         }
-        if self.times {
+        if self.latency {
             return Err(format!(
                 "telemetry.router: the Envoys at {address} count endpoints, of whose times they know nothing: leave out the \
                  SLO on latency, or have the pods count"
@@ -125,14 +137,28 @@ impl Envoys {
         Ok(envoys)
     }
 
-    /// Of each Envoy: what the Services' queries read, then each endpoint's two.
-    async fn scraped(&self, envoys: &[SocketAddr], endpoints: &[Endpoint<'_>]) -> Result<Vec<Vec<PodCounts>>, String> {
-        let ips: Vec<IpAddr> = endpoints.iter().map(|endpoint| endpoint.ip).collect();
-        let path = router::path(&self.namespace, self.services.each_ref().map(String::as_str), &ips);
-        let mut queries = self.queries.to_vec();
-        for ip in ips {
-            queries.extend(router::pod_queries(ip).map_err(|error| format!("telemetry.router: {error}"))?);
+    /// Makes the page anew if there are other pods.
+    fn page(&mut self, endpoints: &[Endpoint<'_>]) -> Result<&Page, String> {
+        let pods: Vec<IpAddr> = endpoints.iter().map(|endpoint| endpoint.ip).collect();
+        if self.page.queries.is_empty() || self.page.pods != pods {
+            let mut queries = self.queries.to_vec();
+            for pod in &pods {
+                queries.extend(router::pod_queries(*pod).map_err(|error| format!("telemetry.router: {error}"))?);
+            }
+            let path = router::path(&self.namespace, self.services.each_ref().map(String::as_str), &pods);
+            self.page = Page { pods, path, queries };
         }
+        Ok(&self.page)
+    }
+
+    /// Of each Envoy: what the Services' queries read, then each endpoint's two.
+    async fn scraped(
+        &mut self,
+        envoys: &[SocketAddr],
+        endpoints: &[Endpoint<'_>],
+    ) -> Result<Vec<Vec<PodCounts>>, String> {
+        let scraper = self.scraper.clone();
+        let Page { path, queries, .. } = self.page(endpoints)?;
         let target = |envoy: &SocketAddr| Target {
             pod: envoy.to_string(),
             arm: Arm::Stable,
@@ -141,7 +167,7 @@ impl Envoys {
             path: path.clone(),
         };
         let targets: Vec<Target> = envoys.iter().map(target).collect();
-        let scraped = self.scraper.scrape_for(&targets, &queries).await;
+        let scraped = scraper.scrape_for(&targets, queries).await;
         // Without one of them the sums would be too small, and the next ones no differences.
         scraped.into_iter().map(|(_, page)| page.map_err(|error| format!("telemetry.router: {error}"))).collect()
     }
@@ -163,7 +189,6 @@ pub(super) struct FromRouter {
     pub envoys: Envoys,
     /// Seconds.
     pub interval: f64,
-    pub latency: bool,
     pub accounts: Accounts,
     pub course: Course,
 }
@@ -178,7 +203,7 @@ impl FromRouter {
             interval: self.interval,
             answer: self.accounts.add(&envoys),
             has_pods: [has(Arm::Stable), has(Arm::Canary)],
-            latency: self.latency,
+            latency: self.envoys.latency,
         }))
     }
 }

@@ -144,7 +144,6 @@ impl Sources {
             Source::Router(source) => Counts::Router(Box::new(FromRouter {
                 envoys: Envoys::new(&self.scraper, self.router.as_deref(), run, policy, latency)?,
                 interval: source.interval.as_secs_f64(),
-                latency: latency.is_some(),
                 accounts: Accounts::default(),
                 course: Course::default(),
             })),
@@ -166,7 +165,7 @@ impl Reader {
         let all = members.len();
         let members = pick(members, MAX_PODS_PER_ARM, |member| (member.arm, member.uid.as_str()));
         let beside = async {
-            match &self.beside {
+            match &mut self.beside {
                 Some(envoys) => envoys.read(&members).await.ok(),
                 None => None,
             }
@@ -176,9 +175,7 @@ impl Reader {
             (other, _) => other,
         }
     }
-}
 
-impl Reader {
     /// What the policy's own queries answer, those whose window is over. `step`: the one at which both versions get requests.
     pub async fn ask(&mut self, members: &[Member], step: Option<u32>) -> Vec<QueryReading> {
         match &mut self.counts {
@@ -268,7 +265,7 @@ impl FromPrometheus {
         let url = Url::parse(&self.source.address)
             .map_err(|error| format!("telemetry.prometheus.address {}: {error}", self.source.address))?;
         let way = way_to(&url, &self.hosts, &self.services)?;
-        let Kept { ca, credentials } = self.secrets.read(self.source.access()).await?;
+        let Kept { ca, credentials } = self.secrets.read(&self.source.access).await?;
         if self.asker.as_ref().is_none_or(|(made_for, _)| *made_for != ca) {
             let trust = tls::trusting(ca.as_ref().map(String::as_bytes));
             let trust = trust.map_err(|error| format!("telemetry.prometheus.tls.ca: {error}"))?;
@@ -347,7 +344,7 @@ impl FromHttp {
         let said = |what: String| format!("telemetry.http.url {}: {what}", self.source.url);
         let url = Url::parse(&self.source.url).map_err(|error| said(error.to_string()))?;
         let way = way_to(&url, &self.hosts, &self.services)?;
-        let Kept { ca, credentials } = self.secrets.read(self.source.access()).await?;
+        let Kept { ca, credentials } = self.secrets.read(&self.source.access).await?;
         if self.asker.as_ref().is_none_or(|(made_for, _)| *made_for != ca) {
             let trust = tls::trusting(ca.as_ref().map(String::as_bytes));
             let trust = trust.map_err(|error| format!("telemetry.http.tls.ca: {error}"))?;

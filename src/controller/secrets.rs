@@ -45,7 +45,7 @@ impl Secrets {
     }
 
     /// What is in them, a minute old at most.
-    pub async fn read(&mut self, access: Access<'_>) -> Result<Kept, String> {
+    pub async fn read(&mut self, access: &Access) -> Result<Kept, String> {
         if access.is_open() {
             return Ok(Kept::default());
         }
@@ -60,11 +60,11 @@ impl Secrets {
                 self.field
             ));
         }
-        let ca = match access.tls {
+        let ca = match &access.tls {
             Some(tls) => Some(self.value("tls.ca", &tls.ca).await?),
             None => None,
         };
-        let credentials = match (access.bearer_token, access.basic_auth) {
+        let credentials = match (&access.bearer_token, &access.basic_auth) {
             (Some(token), _) => Credentials::Bearer(self.value("bearerToken", token).await?),
             (None, Some(BasicAuth { username, password })) => Credentials::Basic {
                 username: self.value("basicAuth.username", username).await?,
