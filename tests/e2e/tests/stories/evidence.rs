@@ -91,6 +91,14 @@ fn one_bad_pod_of_five_is_named_and_replaced_and_the_version_is_promoted() {
     assert_tidy(&shop);
 }
 
+/// By a bound below the threshold, which next to nothing crosses: a busy machine is slow now and then, too.
+pub(super) fn assert_bad_by_its_tail(run: &Value) {
+    let latency = &run["status"]["slos"][1];
+    let count = |field: &str| latency["canary"][field].as_u64().unwrap_or_default();
+    assert!(latency["verdict"] == "Bad" && count("bad").saturating_mul(100) < count("requests"), "{latency}");
+    assert!(latency["worse"].as_array().is_some_and(|worse| worse.contains(&json!("slower than 0.1 s"))), "{latency}");
+}
+
 #[test]
 fn a_slow_tail_that_the_threshold_does_not_see_is_taken_back() {
     let _stage = super::beside();
@@ -103,9 +111,7 @@ fn a_slow_tail_that_the_threshold_does_not_see_is_taken_back() {
     let run = shop.run_in("RolledBack", None, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
     println!("      after {:.1} s: {}", now() - at, run["status"]["decisions"]);
     assert_eq!(run["status"]["reason"], "SloViolated");
-    let latency = &run["status"]["slos"][1];
-    assert_eq!((&latency["verdict"], &latency["canary"]["bad"]), (&json!("Bad"), &json!(0)), "{latency}");
-    assert!(latency["worse"].as_array().is_some_and(|worse| worse.contains(&json!("slower than 0.1 s"))), "{latency}");
+    assert_bad_by_its_tail(&run);
     let why = run["status"]["decisions"].to_string();
     assert!(why.contains("slower than 0.1 s: canary"), "{why}");
     let seen = figures(&mut load, began, "v2");
