@@ -28,6 +28,13 @@ fn name_of<'a>(view: &'a View<'_>, uid: &str) -> Option<&'a str> {
     view.canary()?.uids.get(uid).map(String::as_str)
 }
 
+fn how_replaced(view: &View<'_>, uid: &str) -> &'static str {
+    match name_of(view, uid).is_some() && !has_another(view) {
+        true => "it is replaced as soon as another canary pod is ready",
+        false => "it is being replaced",
+    }
+}
+
 /// Adds to a move that a bad pod is replaced: the first one of the run, until it is gone.
 pub(super) fn replace(view: &View<'_>, next: Move) -> Move {
     let handed_over = next.phase == Phase::Promoting && next.stage >= Some(Stage::HandOver);
@@ -60,14 +67,16 @@ pub(super) fn hold(view: &View<'_>) -> Option<(WaitingReason, String)> {
     if let Some((judgement, uid)) = named(view) {
         let name = view.before.bad_pod.as_ref().map(|bad| bad.name.as_str()).or_else(|| name_of(view, uid));
         let message = format!(
-            "SLO {}: canary pod {} is bad by itself; it is being replaced",
+            "SLO {}: canary pod {} is bad by itself; {}",
             judgement.name,
-            name.unwrap_or(uid)
+            name.unwrap_or(uid),
+            how_replaced(view, uid)
         );
         return Some((WaitingReason::BadPod, message));
     }
     if let Some(bad) = view.before.bad_pod.as_ref().filter(|bad| name_of(view, &bad.uid).is_some()) {
-        return Some((WaitingReason::BadPod, format!("canary pod {} is being replaced", bad.name)));
+        let message = format!("canary pod {} was bad by itself; {}", bad.name, how_replaced(view, &bad.uid));
+        return Some((WaitingReason::BadPod, message));
     }
     let unclear = judgements.iter().find(|judgement| judgement.suspect == Some(Suspect::Unclear))?;
     let message = format!(
@@ -115,6 +124,15 @@ mod tests {
         // Then nothing is deleted any more, whoever is suspected.
         scene.snapshot.judgements[0].suspect = Some(Suspect::Pod("2".into()));
         assert!(replaced(&scene).actions.is_empty() && replaced(&scene).notes.is_empty());
+    }
+
+    #[test]
+    fn the_only_ready_pod_waits_for_another() {
+        let mut scene = Scene::with(Some(Suspect::Pod("1".into())));
+        scene.snapshot.canary.as_mut().expect("a canary").ready = 1;
+        assert!(replaced(&scene).actions.is_empty());
+        let (_, message) = hold(&scene.view()).expect("a hold");
+        assert!(message.contains("it is replaced as soon as another canary pod is ready"), "{message}");
     }
 
     #[test]
