@@ -5,12 +5,15 @@
 //! are compared between the arms like bad requests: what both lose, by the way they are counted, is
 //! nobody's fault.
 //!
+//! How many were lost because of the release is harm like any other (see `harm`), and a cap on harm stops it, too.
+//!
 //! Where stable's pods count more than the router sent, by callers of their own, what they lose can't be told; so nothing
 //! is then.
 
 use serde::{Deserialize, Serialize};
 
 use super::eprocess::{Bet, Phi};
+use super::harm::{Harm, Meter};
 use super::versus::Versus;
 use super::{Count, Sample};
 
@@ -41,7 +44,7 @@ pub struct Router {
 }
 
 /// The canary loses requests: a reason to hold, for its counts can't be trusted to show its errors.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lost {
     /// Of all requests that the router sent to the canary, how many its pods never counted.
     pub canary: Count,
@@ -50,6 +53,9 @@ pub struct Lost {
     /// ln E in nats, and from where on it is told.
     pub evidence: f64,
     pub threshold: f64,
+    /// Requests that were lost because of the release.
+    #[serde(default)]
+    pub harm: Harm,
 }
 
 /// One arm's requests since its books were opened.
@@ -123,13 +129,16 @@ pub struct Conservation {
     /// How late stable's pods were at most, in thousandths of a tick. The canary's may be as late.
     late: u64,
     versus: Versus,
+    #[serde(default)]
+    harm: Meter,
 }
 
 impl Default for Conservation {
     fn default() -> Self {
         let mut versus = Versus::new(LOSES);
         versus.restart(LOSES);
-        Self { canary: Account::default(), stable: Account::default(), since: (0, 0), late: 0, versus }
+        let (canary, stable) = (Account::default(), Account::default());
+        Self { canary, stable, since: (0, 0), late: 0, versus, harm: Meter::default() }
     }
 }
 
@@ -145,13 +154,15 @@ impl Conservation {
         let sample =
             Sample { canary: self.canary.settle(canary, self.late), stable: self.stable.settle(stable, self.late) };
         self.versus.play(LOSES, sample, Phi::ONE, &mut None);
+        self.harm.push(sample, self.stable.told, Phi::ONE);
     }
 
     /// The canary's pods lose requests that stable's don't.
     pub fn lost(&self) -> Option<Lost> {
         let (evidence, threshold) = (self.versus.ln_e(0.0), -ALPHA.ln());
         let is_told = evidence >= threshold && self.stable.direct() < DIRECT_SHARE;
-        is_told.then_some(Lost { canary: self.canary.told, stable: self.stable.told, evidence, threshold })
+        let harm = self.harm.harm();
+        is_told.then_some(Lost { canary: self.canary.told, stable: self.stable.told, evidence, threshold, harm })
     }
 }
 
@@ -215,6 +226,8 @@ mod tests {
         let lost = traffic.lost().unwrap();
         let share = lost.canary.ratio().unwrap();
         assert!((0.12..0.25).contains(&share) && lost.stable.bad == 0, "{lost:?}");
+        // and how many: all but the tick that is forgiven of the 480 or so
+        assert!((lost.harm.failed - lost.canary.bad as f64).abs() < 10.0 && lost.harm.low > 200.0, "{lost:?}");
         // and soon: one tick is forgiven, and 4 of 20 requests are lost in each
         assert!(Traffic::new([0.8, 1.0], 0).seconds(12).lost().is_some());
     }
@@ -267,6 +280,7 @@ mod tests {
         let traffic = Traffic::new([0.9, 0.9], 0).seconds(300);
         assert_eq!(traffic.lost(), None);
         assert!(traffic.conservation.stable.lost > 3000);
+        assert_eq!(traffic.conservation.harm.harm().low, 0.0);
     }
 
     #[test]

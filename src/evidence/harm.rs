@@ -44,6 +44,14 @@ impl Harm {
     }
 }
 
+/// From the decision on, this many seconds pass until the canary has no traffic.
+pub const REACTION: f64 = 2.0;
+
+/// The same in ticks of so many seconds, for [`Harm::exceeds`].
+pub fn ticks_to_react(interval: f64) -> f64 {
+    (REACTION / interval).max(1.0)
+}
+
 /// The most bad requests that a release may cost, given the share of the error budget that it may use.
 /// See [`Harm::of_budget`].
 pub fn cap_of_budget(share: f64, objective: f64, requests: f64) -> f64 {

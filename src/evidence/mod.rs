@@ -60,7 +60,7 @@ pub use detection::{Detection, Leg, Rules, seconds_to_go_on};
 pub use dispersion::{Dispersion, Learnt};
 pub use eprocess::{Bet, Phi, Purse};
 pub use fold::{Fold, Tick};
-pub use harm::{Harm, cap_of_budget};
+pub use harm::{Harm, REACTION, cap_of_budget, ticks_to_react};
 pub use sample_ratio::{Mismatch, Off, SampleRatio};
 pub use split::{ArmSeconds, Silent, Split};
 pub use tail::{NoBounds, TailBounds};

@@ -3,13 +3,12 @@
 use super::{super::reasons, view::View};
 use crate::{
     api::{Lets, SloKind, Step},
+    evidence::REACTION,
     forecast::{Service, in_a_line},
 };
 
 /// Seconds of a step that tell the rate well enough.
 const WATCHED: f64 = 10.0;
-/// Seconds from a decision until the traffic is back.
-const REACTION: f64 = 2.0;
 
 /// The line, once in a run. Steps that are over before that have none.
 pub(super) fn line(view: &View<'_>, step: u32) -> Option<String> {

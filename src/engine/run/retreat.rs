@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     api::{Outcome, Phase, Stage, WaitingReason},
-    evidence::{Judgement, QueryRule, Test, Verdict, Windowed, Windows, cap_of_budget},
+    evidence::{Harm, Judgement, Lost, QueryRule, Test, Verdict, Windowed, Windows, cap_of_budget, ticks_to_react},
 };
 
 /// Why, and what the run ends as.
@@ -127,17 +127,18 @@ fn bad_words(judgement: &Judgement) -> String {
     )
 }
 
-/// From the decision on, this many seconds pass until the canary has no traffic.
-const REACTION: f64 = 2.0;
-
 fn harm(view: &View<'_>) -> Option<Retreat> {
     let limits = &view.policy.spec.limits;
-    let ticks = (REACTION / view.policy.source.interval().as_secs_f64()).max(1.0);
+    let ticks = ticks_to_react(view.policy.source.interval().as_secs_f64());
     let over = |cap: f64| move |judgement: &&Judgement| judgement.harm.exceeds(cap, ticks);
     let judgements = &view.snapshot.judgements;
     let most = limits.failed_requests as f64;
     if let Some(judgement) = judgements.iter().find(over(most)) {
         let message = format!("{}; limits.failedRequests is {most:.0}", harm_words(judgement));
+        return refuse(reasons::FAILED_REQUESTS, message);
+    }
+    if let Some(lost) = view.snapshot.traffic.lost.as_ref().filter(|lost| lost.harm.exceeds(most, ticks)) {
+        let message = format!("{}; limits.failedRequests is {most:.0}", lost_words(lost));
         return refuse(reasons::FAILED_REQUESTS, message);
     }
     if let (Some(budget), Some(rate)) = (&limits.error_budget, view.snapshot.traffic.rate) {
@@ -162,11 +163,18 @@ fn harm(view: &View<'_>) -> Option<Retreat> {
 }
 
 fn harm_words(judgement: &Judgement) -> String {
-    let harm = judgement.harm;
+    format!("SLO {}: {} went bad because of this release", judgement.name, about(&judgement.harm))
+}
+
+fn lost_words(lost: &Lost) -> String {
     format!(
-        "SLO {}: about {:.0} requests (with 99 %: {:.0} to {:.0}) went bad because of this release",
-        judgement.name, harm.failed, harm.low, harm.high
+        "{} were lost because of this release: the gateway sent them to the canary, and its pods never counted them",
+        about(&lost.harm)
     )
+}
+
+fn about(harm: &Harm) -> String {
+    format!("about {:.0} requests (with 99 %: {:.0} to {:.0})", harm.failed, harm.low, harm.high)
 }
 
 fn pods(view: &View<'_>) -> Option<Retreat> {
@@ -218,16 +226,17 @@ fn why_blocked(arm: &Arm) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::Scene, *};
-    use crate::{
-        api::{ErrorBudget, Millis, Percent},
-        evidence::Harm,
-    };
+    use crate::api::{ErrorBudget, Millis, Percent};
 
     /// The reason of the retreat for this harm, and what is said.
     fn retreat(failed: f64, low: f64, per_tick: f64, change: impl Fn(&mut Scene)) -> Option<(&'static str, String)> {
         let mut scene = Scene::with(None);
         scene.snapshot.judgements[0].harm = Harm { failed, low, high: failed + 50.0, per_tick };
         change(&mut scene);
+        harm_of(&scene)
+    }
+
+    fn harm_of(scene: &Scene) -> Option<(&'static str, String)> {
         harm(&scene.view()).map(|retreat| (retreat.reason, retreat.message))
     }
 
@@ -239,6 +248,20 @@ mod tests {
         let (reason, message) = retreat(450.0, 300.0, 30.0, |_| {}).expect("50 more until the traffic is gone");
         assert_eq!(reason, reasons::FAILED_REQUESTS);
         assert!(message.contains("about 450 requests (with 99 %: 300 to 500)"), "{message}");
+    }
+
+    #[test]
+    fn so_do_requests_that_the_canarys_pods_never_counted() {
+        let mut scene = Scene::with(None);
+        let mut lost = |failed| {
+            let harm = Harm { failed, low: 300.0, high: 600.0, per_tick: 20.0 };
+            scene.snapshot.traffic.lost = Some(Lost { harm, ..Lost::default() });
+            harm_of(&scene)
+        };
+        assert!(lost(400.0).is_none());
+        let (reason, message) = lost(480.0).expect("40 more until the traffic is gone");
+        assert_eq!(reason, reasons::FAILED_REQUESTS);
+        assert!(message.contains("about 480 requests (with 99 %: 300 to 600) were lost"), "{message}");
     }
 
     #[test]

@@ -389,10 +389,13 @@ fn lost(view: &View<'_>) -> Option<(WaitingReason, String)> {
     let percent = |count: Count| 100.0 * count.ratio().unwrap_or(0.0);
     let message = format!(
         "of {} requests that the gateway sent to the canary its pods did not count {:.1} % at least (stable's: {:.1} %), so what \
-         they count says little: look whether pods crash or close connections, or count less than the old version did",
+         they count says little: look whether pods crash or close connections, or count less than the old version did; about \
+         {:.0} were lost because of this release, and {} take it back (limits.failedRequests)",
         lost.canary.total,
         percent(lost.canary),
-        percent(lost.stable)
+        percent(lost.stable),
+        lost.harm.failed,
+        view.policy.spec.limits.failed_requests
     );
     Some((WaitingReason::RequestsLost, message))
 }
@@ -454,7 +457,7 @@ mod tests {
     };
     use crate::{
         api::BadPod,
-        evidence::{Fold, Lost, Mismatch, QueryReading, Tick},
+        evidence::{Fold, Harm, Lost, Mismatch, QueryReading, Tick},
     };
 
     fn held(scene: &Scene) -> Option<(WaitingReason, String)> {
@@ -479,11 +482,13 @@ mod tests {
         let mut scene = Scene::with(None);
         let count = |bad, total| Count { bad, total };
         let (canary, stable) = (count(100, 800), count(8, 4000));
-        scene.snapshot.traffic.lost = Some(Lost { canary, stable, evidence: 9.0, threshold: 4.6 });
+        let harm = Harm { failed: 98.4, ..Harm::default() };
+        scene.snapshot.traffic.lost = Some(Lost { canary, stable, evidence: 9.0, threshold: 4.6, harm });
         let (reason, message) = held(&scene).expect("a hold");
         assert_eq!(reason, WaitingReason::RequestsLost);
         assert!(message.contains("of 800 requests that the gateway sent"), "{message}");
         assert!(message.contains("did not count 12.5 % at least (stable's: 0.2 %)"), "{message}");
+        assert!(message.contains("about 98 were lost because of this release, and 500 take it back"), "{message}");
     }
 
     #[test]
