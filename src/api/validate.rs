@@ -97,6 +97,8 @@ pub struct ValidSlo {
     pub relative: f64,
     /// Added to it.
     pub absolute: f64,
+    /// Further bounds of the histogram are watched, besides.
+    pub tail: bool,
     /// Values of a label that are watched on their own, besides.
     pub by: Option<Strata>,
 }
@@ -384,6 +386,7 @@ fn one_slo(spec: &RolloutSpec, slo: &SloSpec) -> Result<ValidSlo, Invalid> {
         bad_allowed: 1.0 - objective.ratio(),
         relative: tolerance.relative,
         absolute: tolerance.absolute.ratio(),
+        tail: by_metrics && slo.latency.as_ref().is_some_and(|latency| latency.tail),
         by: slo.by.clone(),
     })
 }

@@ -71,9 +71,8 @@ impl Ledger {
         if !is_known {
             return false;
         }
-        let bounds = policy.slos.iter().zip(&latencies).zip(&policy.spec.slos).map(|((slo, histogram), spec)| {
-            let tail = spec.latency.as_ref().is_some_and(|latency| latency.tail);
-            histogram.as_ref().filter(|_| tail).and_then(|histogram| bounds(slo.kind, histogram))
+        let bounds = policy.slos.iter().zip(&latencies).map(|(slo, histogram)| {
+            histogram.as_ref().filter(|_| slo.tail).and_then(|histogram| bounds(slo.kind, histogram))
         });
         self.bounds = bounds.collect();
         let has_any = self.bounds.iter().any(Option::is_some);

@@ -26,8 +26,6 @@ pub struct Detection {
     legs: Vec<Leg>,
     bad: (f64, f64),
     tests: Vec<Test>,
-    /// Nats.
-    threshold: f64,
     interval: f64,
 }
 
@@ -44,14 +42,23 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Nats that the SLO's own counts have to win.
+    /// Nats.
     fn threshold(&self) -> f64 {
-        (2.0 * self.slos.max(1) as f64 / self.alpha.clamp(1e-12, 1.0) / self.own.clamp(0.01, 1.0)).ln()
+        (2.0 * self.slos.max(1) as f64 / self.alpha.clamp(1e-12, 1.0)).ln()
+    }
+
+    /// Nats that the SLO's own counts have to win against stable, beside facets that see nothing.
+    fn threshold_of_own(&self) -> f64 {
+        self.threshold() - self.own.clamp(0.01, 1.0).ln()
     }
 }
 
 /// Bets that must all be won.
-struct Test(Vec<Played>);
+struct Test {
+    bets: Vec<Played>,
+    /// Nats.
+    threshold: f64,
+}
 
 /// A bet over all legs.
 struct Played {
@@ -93,13 +100,15 @@ impl Detection {
             mixtures: legs.iter().map(|leg| bet.mixture(bet_ratio(leg, rules.interval))).collect(),
             money: money.clone(),
         };
-        let mut tests = vec![Test(vec![play(Bet::Worse { relative: slo.relative, absolute: slo.absolute })])];
+        let versus = vec![play(Bet::Worse { relative: slo.relative, absolute: slo.absolute })];
+        let mut tests = vec![Test { bets: versus, threshold: rules.threshold_of_own() }];
         if bad.1 <= slo.objective {
-            // While stable keeps the objective itself, it is one more way to be found.
+            // While stable keeps the objective itself, it is one more way to be found. Facets have no part in it.
             let worse = Bet::Worse { relative: 1.0, absolute: 0.0 };
-            tests.push(Test(vec![play(Bet::Over { objective: slo.objective }), play(worse)]));
+            let bets = vec![play(Bet::Over { objective: slo.objective }), play(worse)];
+            tests.push(Test { bets, threshold: rules.threshold() });
         }
-        Self { legs: legs.to_vec(), bad, tests, threshold: rules.threshold(), interval: rules.interval }
+        Self { legs: legs.to_vec(), bad, tests, interval: rules.interval }
     }
 
     /// All legs.
@@ -111,8 +120,9 @@ impl Detection {
     pub fn probability(&self, seconds: f64) -> f64 {
         // The tick that waits for its successor is not known yet.
         let counts = self.counts(seconds - self.interval);
-        let of_test =
-            |test: &Test| test.0.iter().map(|played| played.probability(&counts, self.threshold)).fold(1.0, f64::min);
+        let of_test = |test: &Test| {
+            test.bets.iter().map(|played| played.probability(&counts, test.threshold)).fold(1.0, f64::min)
+        };
         self.tests.iter().map(of_test).fold(0.0, f64::max)
     }
 
@@ -240,7 +250,7 @@ pub fn seconds_to_go_on(slo: &Slo, rules: Rules, leg: Leg, stable: f64) -> f64 {
     let step = Sample { canary: count(leg.canary, stable), stable: count(leg.stable, stable) };
     let mut stakes = Stakes::new(rules.steps);
     stakes.step = u32::try_from(leg.step).unwrap_or(u32::MAX);
-    let to_win = rules.threshold() - stakes.lump_of_step().ln();
+    let to_win = rules.threshold_of_own() - stakes.lump_of_step().ln();
     let needed = power::needed(&slo, step, Some(bet_ratio(&leg, rules.interval)), to_win, Phi::ONE).needed;
     if needed >= power::NEVER { f64::INFINITY } else { needed as f64 / leg.canary + rules.interval }
 }

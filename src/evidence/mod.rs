@@ -63,8 +63,8 @@ pub use fold::{Fold, Tick};
 pub use harm::{Harm, REACTION, cap_of_budget, ticks_to_react};
 pub use sample_ratio::{Mismatch, Off, SampleRatio};
 pub use split::{ArmSeconds, Silent, Split};
-pub use tail::{NoBounds, TailBounds};
-pub use watch::{BY_STRATA, Facet, Watch};
+pub use tail::{MOST_OTHERS, NoBounds, TailBounds};
+pub use watch::{Facet, Watch};
 pub use windows::{QueryReading, QueryRule, Windowed, Windows};
 
 use slo::{Canary, Money, Track};

@@ -7,8 +7,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The SLO's bound and at most so many others.
+/// The SLO's bound and the others, at most.
 const MOST: usize = 8;
+/// At most so many bounds beside the SLO's.
+pub const MOST_OTHERS: usize = MOST - 1;
 /// Fewer are filled up from the histogram's other bounds.
 const LEAST: usize = 4;
 /// Where to look: the lowest bound that at least this share of stable's requests keeps. The tail

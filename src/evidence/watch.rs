@@ -16,7 +16,7 @@ const PARTS: f64 = 1e9;
 const OWN: f64 = 0.01;
 
 /// Share of an SLO's evidence that its strata have together.
-pub const BY_STRATA: f64 = 0.5;
+const BY_STRATA: f64 = 0.5;
 
 /// A part of an SLO's requests, or another threshold for them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,6 +84,11 @@ impl Watch {
         let facet = |(name, part): (String, f64)| Facet { name, weight: sound(part) / sum * all };
         self.facets.extend(parts.into_iter().map(facet));
         self
+    }
+
+    /// The share of the evidence that its own counts have, above 0 and up to 1.
+    pub fn own(&self) -> f64 {
+        1.0 - self.sane().facets.iter().map(|facet| facet.weight).sum::<f64>()
     }
 
     /// The facets' names, in the order in which a tick's samples follow the SLO's own.

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::{
-    api::{Lets, Policy, SloKind, Step, ValidSlo},
-    evidence::{BY_STRATA, Leg, Rules, Slo},
+    api::{Lets, Policy, SloKind, Step, Strata, ValidSlo},
+    evidence::{Leg, MOST_OTHERS, Rules, Slo, Watch},
 };
 
 /// The service as it is now.
@@ -90,15 +90,25 @@ pub fn course(policy: &Policy, service: &Service) -> Vec<Stretch> {
     policy.steps.iter().enumerate().map(stretch).collect()
 }
 
-/// What the verdicts on one of its SLOs are made by. Bounds beside the threshold are chosen in the run: not known here.
+/// What the verdicts on one of its SLOs are made by.
 pub fn rules(policy: &Policy, slo: &ValidSlo) -> Rules {
     Rules {
         alpha: policy.alpha,
         slos: policy.slos.len(),
         steps: policy.steps.len(),
         interval: policy.source.interval().as_secs_f64(),
-        own: if slo.by.is_some() { 1.0 - BY_STRATA } else { 1.0 },
+        own: watch(slo).own(),
     }
+}
+
+/// What an SLO is looked at through. Which bounds a run will choose is not known yet: here they are as many as there may
+/// be.
+pub fn watch(valid: &ValidSlo) -> Watch {
+    let alike = |names: Vec<String>| names.into_iter().map(|name| (name, 1.0)).collect::<Vec<_>>();
+    let bounds =
+        if valid.tail { (1..=MOST_OTHERS).map(|bound| format!("bound {bound}")).collect() } else { Vec::new() };
+    let strata = valid.by.iter().flat_map(Strata::names).collect();
+    Watch::from(slo(valid)).through_bounds_named(alike(bounds)).through_strata(&alike(strata))
 }
 
 /// As the evidence needs it.

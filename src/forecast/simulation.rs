@@ -1,17 +1,18 @@
 //! Releases by a policy, tried out with the evidence that real ones are judged by.
 //!
 //! What is modelled: requests of a reading are Poisson, each is bad by itself; steps, bakes, verdicts, the cap of
-//! failed requests and the time limit of a step. What is not: pods, gates, people (an approval takes no time).
+//! failed requests and the time limit of a step; label values that are watched on their own have equal shares of the
+//! requests. What is not: pods, gates, people (an approval takes no time), and what the bounds beside a threshold see.
 
 use serde::Serialize;
 
 use super::{
-    course::{Kind, Service, Stretch, course, slo},
+    course::{Kind, Service, Stretch, course, watch},
     dice::Dice,
 };
 use crate::{
-    api::{Advance, Otherwise, Policy, SloKind},
-    evidence::{Count, Evidence, Judgement, Sample, Slo, Verdict},
+    api::{Advance, Otherwise, Policy, SloKind, ValidSlo},
+    evidence::{Count, Evidence, Judgement, Sample, Verdict, Watch, ticks_to_react},
 };
 
 /// A step that is held for longer ends the simulation: a day.
@@ -106,7 +107,7 @@ pub struct Simulation {
     /// Seconds from a decision until the traffic is gone.
     reaction: f64,
     stretches: Vec<Stretch>,
-    slos: Vec<Slo>,
+    watches: Vec<Watch>,
 }
 
 impl Simulation {
@@ -114,7 +115,7 @@ impl Simulation {
     pub fn new(policy: &Policy, service: Service, traffic: Traffic, faults: &[Fault], reaction: f64) -> Self {
         Self {
             stretches: course(policy, &service),
-            slos: policy.slos.iter().map(slo).collect(),
+            watches: policy.slos.iter().map(watch).collect(),
             policy: policy.clone(),
             service,
             traffic,
@@ -128,8 +129,7 @@ impl Simulation {
         Going {
             with: self,
             interval: self.policy.source.interval().as_secs_f64(),
-            evidence: Evidence::new(&self.slos, self.policy.alpha, self.stretches.len()),
-            sums: vec![Sample::default(); self.slos.len()],
+            evidence: Evidence::watching(&self.watches, self.policy.alpha, self.stretches.len()),
             now: 0.0,
             step_began: 0.0,
             begun: Vec::new(),
@@ -146,8 +146,6 @@ struct Going<'a> {
     with: &'a Simulation,
     interval: f64,
     evidence: Evidence,
-    /// By SLO.
-    sums: Vec<Sample>,
     /// Seconds.
     now: f64,
     step_began: f64,
@@ -252,37 +250,27 @@ impl Going<'_> {
         }
     }
 
-    /// As the engine has it: in excess of stable's share, by the worst SLO.
+    /// As the engine has it.
     fn exceeds_cap(&self) -> bool {
         let most = self.with.policy.spec.limits.failed_requests as f64;
-        self.sums.iter().any(|sum| {
-            let usual = sum.stable.ratio().unwrap_or(0.0);
-            sum.canary.bad as f64 - sum.canary.total as f64 * usual >= most
-        })
+        let ticks = ticks_to_react(self.interval);
+        (0..self.with.watches.len()).any(|slo| self.evidence.harm(slo).exceeds(most, ticks))
     }
 
     fn read(&mut self, stretch: &Stretch, dice: &mut Dice) {
         let (rate, shares) = self.moment(dice);
         let [canary, stable] = self.arms(stretch, rate, shares, dice);
-        let tick: Vec<Sample> = self
-            .with
-            .policy
-            .slos
-            .iter()
-            .map(|slo| {
-                let count = |read: &Read| match slo.kind {
-                    SloKind::Errors => Count { bad: read.errors, total: read.total },
-                    SloKind::Latency { .. } => Count { bad: read.slow, total: read.total },
-                };
-                Sample { canary: count(&canary), stable: count(&stable) }
-            })
-            .collect();
-        self.evidence.fold(&tick);
-        for (sum, sample) in self.sums.iter_mut().zip(&tick) {
-            for (arm, more) in [(&mut sum.canary, sample.canary), (&mut sum.stable, sample.stable)] {
-                *arm = Count { bad: arm.bad + more.bad, total: arm.total + more.total };
-            }
+        let mut tick: Vec<Sample> = Vec::new();
+        for (slo, watch) in self.with.policy.slos.iter().zip(&self.with.watches) {
+            let count = |read: &Read| match slo.kind {
+                SloKind::Errors => Count { bad: read.errors, total: read.total },
+                SloKind::Latency { .. } => Count { bad: read.slow, total: read.total },
+            };
+            let own = Sample { canary: count(&canary), stable: count(&stable) };
+            tick.push(own);
+            tick.extend(facets(slo, watch, own, dice));
         }
+        self.evidence.fold(&tick);
         self.now += self.interval;
     }
 
@@ -357,6 +345,24 @@ impl Going<'_> {
             self.now >= began - 1e-9 && fault.lasts.is_none_or(|lasts| self.now < began + lasts - 1e-9)
         })
     }
+}
+
+/// What an SLO's facets count: bounds nothing, label values equal shares.
+fn facets(slo: &ValidSlo, watch: &Watch, own: Sample, dice: &mut Dice) -> Vec<Sample> {
+    let strata = slo.strata();
+    let mut facets = vec![Sample::default(); watch.facets().count() - strata];
+    let mut rest = own;
+    for left in (1..=strata).rev() {
+        let share = 1.0 / left as f64;
+        let mut some = |of: &mut Count| {
+            let bad = dice.binomial(of.bad, share);
+            let part = Count { bad, total: bad + dice.binomial(of.total - of.bad, share) };
+            *of = Count { bad: of.bad - part.bad, total: of.total - part.total };
+            part
+        };
+        facets.push(Sample { canary: some(&mut rest.canary), stable: some(&mut rest.stable) });
+    }
+    facets
 }
 
 fn draw(mean: f64, shares: Shares, dice: &mut Dice) -> Read {

@@ -13,10 +13,7 @@ use super::{
     replay::{ReplayError, replay, sorted},
 };
 use crate::{
-    api::{
-        Invalid, Phase, Policy, RolloutRunSpec, RolloutRunStatus, RolloutSpec, SloKind, SloSpec, Strata, ValidSlo,
-        validate,
-    },
+    api::{Invalid, Phase, Policy, RolloutRunSpec, RolloutRunStatus, RolloutSpec, SloKind, Strata, ValidSlo, validate},
     controller::{begun, seen},
     engine::{self, Decision},
     evidence::{Fold, Learnt, PodTick, Tick, Watch},
@@ -274,14 +271,13 @@ fn columns(recorded: &Policy, fold: &Fold, other: &Policy) -> Result<Vec<Columns
         Counted { slo, own, facets: judgement.facets.into_iter().map(|facet| facet.name).zip(own + 1..).collect() }
     });
     let counted: Vec<Counted<'_>> = counted.collect();
-    other.slos.iter().zip(&other.spec.slos).map(|(slo, spec)| of_slo(slo, spec, &counted)).collect()
+    other.slos.iter().map(|slo| of_slo(slo, &counted)).collect()
 }
 
-fn of_slo(slo: &ValidSlo, spec: &SloSpec, counted: &[Counted<'_>]) -> Result<Columns, BacktestError> {
+fn of_slo(slo: &ValidSlo, counted: &[Counted<'_>]) -> Result<Columns, BacktestError> {
     if let Some(known) = counted.iter().find(|known| known.slo.kind == slo.kind) {
         let named: Vec<String> = slo.by.iter().flat_map(Strata::names).collect();
-        let tail = spec.latency.as_ref().is_some_and(|latency| latency.tail);
-        let bounds = known.facets(|name| tail && name.starts_with(Watch::SLOWER_THAN));
+        let bounds = known.facets(|name| slo.tail && name.starts_with(Watch::SLOWER_THAN));
         let strata = known.facets(|name| named.iter().any(|wanted| wanted == name));
         return Ok(Columns { own: known.own, bounds, strata });
     }
