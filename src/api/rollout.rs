@@ -68,9 +68,9 @@ use super::{
         .message("an SLO on errors needs telemetry.requests: the counter of requests and which of its labels mark an error"),
     validation = Rule::new("!self.slos.exists(s, has(s.latency)) || has(self.telemetry.latency) || has(self.telemetry.http) || has(self.telemetry.router)")
         .message("an SLO on latency needs telemetry.latency: the histogram of request durations"),
-    validation = Rule::new("!has(self.telemetry.http) || self.slos.all(s, !has(s.by) && (has(s.errors) ? has(self.telemetry.http.errors) : has(self.telemetry.http.slow))) && self.slos.filter(s, has(s.latency)).size() <= 1")
+    validation = Rule::new("!has(self.telemetry.http) || self.slos.all(s, !has(s.by) && (has(s.errors) ? has(self.telemetry.http.errors) : has(self.telemetry.http.slow) && !has(s.latency.only))) && self.slos.filter(s, has(s.latency)).size() <= 1")
         .message("with telemetry.http an SLO on errors needs http.errors, one on latency http.slow; there may be one on latency, and none by label"),
-    validation = Rule::new("!has(self.telemetry.router) || has(self.routes) && size(self.routes) > 0 && self.routes.all(r, r.kind == 'HTTPRoute') && self.slos.all(s, !has(s.by)) && self.slos.filter(s, has(s.latency)).size() <= 1")
+    validation = Rule::new("!has(self.telemetry.router) || has(self.routes) && size(self.routes) > 0 && self.routes.all(r, r.kind == 'HTTPRoute') && self.slos.all(s, !has(s.by) && (has(s.errors) || !has(s.latency.only))) && self.slos.filter(s, has(s.latency)).size() <= 1")
         .message("telemetry.router counts what HTTPRoutes send: name one in spec.routes, and no GRPCRoute; there may be one SLO on latency, and none by label"),
     validation = Rule::new("self.workloadRef == oldSelf.workloadRef && self.service == oldSelf.service")
         .message("workloadRef and service can't be changed: delete this Rollout and make another")
@@ -352,6 +352,12 @@ pub struct ErrorsSlo {
 /// Share of requests that are answered within a threshold.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct LatencySlo {
+    /// Of these requests only: series whose labels match these regular expressions (anchored), besides those of
+    /// telemetry.latency.only. So each route, say, can have a threshold of its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 4))]
+    #[x_kube(validation = Rule::new("!('le' in self)").message("le is the bound of a bucket: name labels that tell requests apart, such as route"))]
+    pub only: BTreeMap<String, Pattern>,
     /// A request slower than this is bad. Must be a bucket bound of the histogram.
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,6}(ms|s|m|h|d)){1,5}$') || self.contains('d') || duration(self) > duration('0s')").message("must be longer than 0"))]
     pub threshold: Millis,
@@ -450,7 +456,7 @@ pub struct Limits {
     pub step_timeout: Millis,
     /// What is done then: Hold, or Rollback.
     pub on_timeout: Otherwise,
-    /// The same, for a step that only lacks evidence (FewRequests, NoData): Hold, or Rollback.
+    /// The same, for a step that only lacks evidence (FewRequests, NoData, StaleData, SilentArm): Hold, or Rollback.
     pub on_inconclusive: Otherwise,
     /// The most canary pods in the steps, a number or a percent of the Deployment's replicas. The promotion needs as many
     /// as the Deployment has.

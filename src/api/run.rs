@@ -296,6 +296,10 @@ pub enum WaitingReason {
     Introduction,
     /// No counts, so no verdict.
     NoData,
+    /// The source of counts has nothing but old ones.
+    StaleData,
+    /// One version counts no requests, and the other does.
+    SilentArm,
     /// Too few requests to have seen a regression.
     FewRequests,
     /// Both versions are bad: not the new one's fault.

@@ -1,7 +1,7 @@
 //! What a policy says, parsed once into types that can't be wrong. The API server has checked most of it already by the
 //! CRD's rules; this checks it again for clusters whose CRD is older, and what CEL can't say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     access::Access,
@@ -12,7 +12,7 @@ use super::{
     rollout::{Otherwise, RolloutSpec, Scrape, SloSpec, Strata, Telemetry},
     router::RouterSource,
     steps::{BlueGreen, Mirror, Pods, RequestMatch, StepSpec},
-    values::{Millis, Percent},
+    values::{Millis, Pattern, Percent},
     window::ValidWindow,
 };
 
@@ -97,6 +97,8 @@ pub struct ValidSlo {
     pub relative: f64,
     /// Added to it.
     pub absolute: f64,
+    /// Counts these requests only, by label.
+    pub only: BTreeMap<String, Pattern>,
     /// Further bounds of the histogram are watched, besides.
     pub tail: bool,
     /// Values of a label that are watched on their own, besides.
@@ -104,6 +106,11 @@ pub struct ValidSlo {
 }
 
 impl ValidSlo {
+    /// The same requests are bad by both, of the same.
+    pub fn counts_as(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.only == other.only
+    }
+
     /// How many parts of its requests are watched on their own.
     pub fn strata(&self) -> usize {
         self.by.as_ref().map_or(0, |by| by.values.len())
@@ -380,12 +387,16 @@ fn one_slo(spec: &RolloutSpec, slo: &SloSpec) -> Result<ValidSlo, Invalid> {
     if let Some(by) = &slo.by {
         strata(spec, by, |name| field(&format!("by.{name}")))?;
     }
+    if let Some(label) = slo.latency.iter().flat_map(|latency| latency.only.keys()).find(|label| !tells(spec, label)) {
+        return Err(invalid(field("latency.only"), "labels that tell requests apart, such as route", label));
+    }
     Ok(ValidSlo {
         name: slo.name.clone(),
         kind,
         bad_allowed: 1.0 - objective.ratio(),
         relative: tolerance.relative,
         absolute: tolerance.absolute.ratio(),
+        only: slo.latency.as_ref().map(|latency| latency.only.clone()).unwrap_or_default(),
         tail: by_metrics && slo.latency.as_ref().is_some_and(|latency| latency.tail),
         by: slo.by.clone(),
     })
@@ -398,9 +409,7 @@ fn from_http(
     http: &HttpSource,
     field: &impl Fn(&str) -> String,
 ) -> Result<(), Invalid> {
-    if slo.by.is_some() {
-        return Err(invalid(field("by"), "nothing: with telemetry.http no numbers are read by label", "by"));
-    }
+    by_label(slo, "http", field)?;
     if slo.errors.is_some() && http.errors.is_none() {
         return Err(invalid(
             "telemetry.http.errors",
@@ -418,6 +427,17 @@ fn from_http(
     one_on_latency(spec, "http")
 }
 
+fn by_label(slo: &SloSpec, source: &str, field: &impl Fn(&str) -> String) -> Result<(), Invalid> {
+    let nothing = || format!("nothing: with telemetry.{source} no numbers are read by label");
+    if slo.by.is_some() {
+        return Err(invalid(field("by"), nothing(), "by"));
+    }
+    match slo.latency.as_ref().is_some_and(|latency| !latency.only.is_empty()) {
+        true => Err(invalid(field("latency.only"), nothing(), "only")),
+        false => Ok(()),
+    }
+}
+
 fn one_on_latency(spec: &RolloutSpec, source: &str) -> Result<(), Invalid> {
     match spec.slos.iter().filter(|slo| slo.latency.is_some()).count() {
         0 | 1 => Ok(()),
@@ -427,9 +447,7 @@ fn one_on_latency(spec: &RolloutSpec, source: &str) -> Result<(), Invalid> {
 
 /// A router counts what HTTPRoutes send, by status and time.
 fn from_router(spec: &RolloutSpec, slo: &SloSpec, field: &impl Fn(&str) -> String) -> Result<(), Invalid> {
-    if slo.by.is_some() {
-        return Err(invalid(field("by"), "nothing: with telemetry.router no numbers are read by label", "by"));
-    }
+    by_label(slo, "router", field)?;
     if spec.routes.is_empty() || spec.routes.iter().any(|route| route.kind != "HTTPRoute") {
         let found = spec.routes.iter().map(|route| route.kind.as_str()).collect::<Vec<_>>().join(", ");
         return Err(invalid("routes", "HTTPRoutes, with telemetry.router", format!("[{found}]")));
@@ -438,10 +456,7 @@ fn from_router(spec: &RolloutSpec, slo: &SloSpec, field: &impl Fn(&str) -> Strin
 }
 
 fn strata(spec: &RolloutSpec, by: &Strata, field: impl Fn(&str) -> String) -> Result<(), Invalid> {
-    // These tell pods apart there, not requests.
-    let prometheus = spec.telemetry.prometheus.iter();
-    let of_pods = prometheus.flat_map(|source| [&source.namespace_label, &source.pod_label]).any(|is| *is == by.label);
-    if by.label == "le" || of_pods || !is_label(&by.label) {
+    if !tells(spec, &by.label) {
         return Err(invalid(field("label"), "a label that tells requests apart, such as route", &by.label));
     }
     if !(1..=16).contains(&by.values.len()) {
@@ -452,6 +467,14 @@ fn strata(spec: &RolloutSpec, by: &Strata, field: impl Fn(&str) -> String) -> Re
         Some(wrong) => Err(invalid(field("values"), "values that differ and are not empty", format!("\"{wrong}\""))),
         None => Ok(()),
     }
+}
+
+/// The label may tell requests apart.
+fn tells(spec: &RolloutSpec, label: &str) -> bool {
+    // These tell pods apart there, not requests.
+    let prometheus = spec.telemetry.prometheus.iter();
+    let of_pods = prometheus.flat_map(|source| [&source.namespace_label, &source.pod_label]).any(|is| is == label);
+    label != "le" && !of_pods && is_label(label)
 }
 
 fn is_label(name: &str) -> bool {
@@ -600,7 +623,7 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named_with_what_it_should_be() {
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 31] = [
+        let cases: [(&str, Change); 33] = [
             ("spec.telemetry: expected exactly one of scrape, prometheus, http and router, found none", |v| {
                 v["telemetry"].as_object_mut().expect("object").remove("scrape");
             }),
@@ -641,6 +664,13 @@ mod tests {
             }),
             ("slos[latency].by.label: expected a label", |v| {
                 v["slos"][1]["by"] = json!({"label": "le", "values": ["0.1"]});
+            }),
+            ("slos[latency].latency.only: expected labels that tell requests apart, such as route, found le", |v| {
+                v["slos"][1]["latency"]["only"] = json!({"le": "0.1"});
+            }),
+            ("slos[latency].latency.only: expected nothing: with telemetry.http", |v| {
+                from_http(v, "interval", json!("5s"));
+                v["slos"][1]["latency"]["only"] = json!({"route": "/login"});
             }),
             ("slos[errors].by.values: expected values that differ and are not empty, found \"a\"", |v| {
                 v["slos"][0]["by"] = json!({"label": "route", "values": ["a", "b", "a"]});

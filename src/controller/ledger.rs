@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{beside::Beside, look};
 use crate::{
     api::{Phase, Policy, RolloutRunStatus, SloKind, Source, Strata, ValidSlo},
-    evidence::{Count, Fold, Learnt, PodTick, QueryReading, QueryRule, Router, TailBounds, Tick, Watch},
+    evidence::{Blind, Count, Fold, Learnt, PodTick, QueryReading, QueryRule, Router, TailBounds, Tick, Watch},
     forecast,
     telemetry::{
         Arm, ArmCounts, DeltaSettings, Deltas, Histogram, LatencyCount, PodDelta, Query, Round, StratumCount,
@@ -136,7 +136,7 @@ impl Ledger {
     }
 
     /// Nothing could be read, and why. Returns the tick that it made: one without counts.
-    pub fn miss(&mut self, status: &RolloutRunStatus, why: String, now: Timestamp) -> Tick {
+    pub fn miss(&mut self, status: &RolloutRunStatus, why: Blind, now: Timestamp) -> Tick {
         let (at, step) = (now.as_millisecond(), status.step.saturating_sub(1));
         let queries = std::mem::take(&mut self.answered);
         let tick = Tick { at, step, queries, blind: Some(why), ..Tick::default() };
@@ -188,7 +188,8 @@ pub(super) fn learnt(policy: &Policy, ledger: &str) -> Option<String> {
 fn subject(slo: &ValidSlo) -> String {
     match slo.kind {
         SloKind::Errors => format!("{} errors", slo.name),
-        SloKind::Latency { threshold } => format!("{} above {threshold}", slo.name),
+        SloKind::Latency { threshold } if slo.only.is_empty() => format!("{} above {threshold}", slo.name),
+        SloKind::Latency { threshold } => format!("{} above {threshold} of {:?}", slo.name, slo.only),
     }
 }
 
@@ -262,11 +263,11 @@ pub fn thousandths(number: f64) -> u32 {
 }
 
 /// Why there are no counts to judge by.
-fn blind(round: &Round, counts: &TickCounts) -> Option<String> {
+fn blind(round: &Round, counts: &TickCounts) -> Option<Blind> {
     let of = |arm| round.pods.iter().any(|scrape| scrape.arm == arm);
     let unread = counts.canary.is_none() && of(Arm::Canary) || counts.stable.is_none() && of(Arm::Stable);
     match (unread, &round.fault) {
-        (true, Some(fault)) => Some(fault.clone()),
+        (true, Some(fault)) => Some(fault.clone().into()),
         _ => round.gap.clone(),
     }
 }
@@ -518,6 +519,6 @@ mod tests {
         // Nothing at all is no zero.
         let tick = ledger.miss(&status, "Prometheus is away".into(), at(2));
         assert_eq!((tick.canary, tick.stable, tick.blind), (None, None, Some("Prometheus is away".into())));
-        assert_eq!(ledger.fold().blind(), Some("Prometheus is away"));
+        assert_eq!(ledger.fold().blind().map(Blind::why), Some("Prometheus is away"));
     }
 }

@@ -190,9 +190,10 @@ pub fn seen(fold: &Fold) -> Seen {
         traffic: Traffic {
             seen: split.seen(),
             silent: split.silent().map(|silent| silent_words(&silent)),
+            stable_silent: split.stable_silent().map(|silent| stable_silent_words(&silent)),
             canary_idle: idle.canary,
             stable_idle: idle.stable,
-            blind: fold.blind().map(str::to_owned),
+            blind: fold.blind().cloned(),
             mismatch: fold.mismatch(),
             lost: fold.lost(),
             queries: fold.queries().to_vec(),
@@ -231,6 +232,14 @@ pub fn due_percent(policy: &Policy, status: &RolloutRunStatus) -> f64 {
         // What is set may be what was known last, and taken back since.
         None => f64::from(status.weight.set.min(status.weight.wanted)),
     }
+}
+
+fn stable_silent_words(silent: &Silent) -> String {
+    format!(
+        "of about {:.0} requests that were due to stable in {:.0} s it counted none, and the canary counts its own: are the \
+         counters of stable's pods frozen, or does something send all requests to the canary?",
+        silent.expected, silent.seconds
+    )
 }
 
 fn silent_words(silent: &Silent) -> String {

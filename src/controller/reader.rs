@@ -195,7 +195,7 @@ impl Counts {
             Self::Router(reader) => reader.look(members).await,
             Self::Prometheus(reader) => reader.look(members, query, is_shared).await,
         };
-        look.unwrap_or_else(Look::Blind)
+        look.unwrap_or_else(|why| Look::Blind(why.into()))
     }
 }
 
@@ -239,7 +239,7 @@ async fn scraped(scraper: &Scraper, port: u16, scrape: &Scrape, members: &[Membe
         seconds: scrape.interval.as_secs_f64(),
         since: f64::INFINITY,
         fault,
-        gap: shared_gaps(&read).first().map(ToString::to_string),
+        gap: shared_gaps(&read).first().map(|gap| gap.to_string().into()),
         sampled: false,
         router: None,
     }

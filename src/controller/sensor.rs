@@ -146,7 +146,7 @@ pub fn query(policy: &Policy) -> Result<Query, MatcherError> {
                 histogram: latency.histogram.clone(),
                 threshold_seconds: threshold.as_secs_f64(),
                 others_seconds: Vec::new(),
-                only: Matcher::new(&latency.only)?,
+                only: Matcher::new(latency.only.iter().chain(&slo.only))?,
                 strata: strata(slo).collect(),
             });
         }

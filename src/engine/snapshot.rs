@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::reasons;
 use crate::{
     api::Share,
-    evidence::{Judgement, Lost, Mismatch, Windows},
+    evidence::{Blind, Judgement, Lost, Mismatch, Windows},
 };
 
 /// One look at a run's objects and counts. What was counted is not written with it: the counts are a record of their own.
@@ -221,12 +221,14 @@ pub struct Traffic {
     pub seen: Option<f64>,
     /// The canary gets traffic and answers nothing: why that is believed.
     pub silent: Option<String>,
+    /// Stable is due requests, counts none, and the canary counts its own: why that is believed.
+    pub stable_silent: Option<String>,
     /// Seconds since the canary's request counters last moved.
     pub canary_idle: f64,
     /// Seconds since stable's request counters last moved.
     pub stable_idle: f64,
     /// Why counts can't be read.
-    pub blind: Option<String>,
+    pub blind: Option<Blind>,
     /// The canary's share of the requests is not what the route says.
     pub mismatch: Option<Mismatch>,
     /// The router sent the canary requests that its pods did not count.

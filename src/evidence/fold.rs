@@ -40,7 +40,37 @@ pub struct Tick {
     pub queries: Vec<QueryReading>,
     /// Why there are no counts to judge by.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub blind: Option<String>,
+    pub blind: Option<Blind>,
+}
+
+/// Why there are no counts to judge by, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Blind {
+    /// Nothing could be read.
+    NoData(String),
+    /// What was read is old.
+    Stale { stale: String },
+}
+
+impl Blind {
+    /// The source has nothing new.
+    pub fn stale(why: impl Into<String>) -> Self {
+        Self::Stale { stale: why.into() }
+    }
+
+    /// One sentence.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::NoData(why) | Self::Stale { stale: why } => why,
+        }
+    }
+}
+
+impl<S: Into<String>> From<S> for Blind {
+    fn from(why: S) -> Self {
+        Self::NoData(why.into())
+    }
 }
 
 /// The state of the fold over the ticks of a run; bounded. Serialise it at any time and go on later: the result is the
@@ -60,7 +90,7 @@ pub struct Fold {
     /// Requests of both arms, in ticks in which both were read, and how long those were.
     requests: u64,
     millis: u64,
-    blind: Option<String>,
+    blind: Option<Blind>,
 }
 
 impl Fold {
@@ -75,7 +105,7 @@ impl Fold {
             dispersion: vec![Dispersion::default(); slos.len()],
             requests: 0,
             millis: 0,
-            blind: Some("no counts yet".to_owned()),
+            blind: Some("no counts yet".into()),
         }
     }
 
@@ -176,8 +206,8 @@ impl Fold {
     }
 
     /// Why there are no counts to judge by, as of the last tick.
-    pub fn blind(&self) -> Option<&str> {
-        self.blind.as_deref()
+    pub fn blind(&self) -> Option<&Blind> {
+        self.blind.as_ref()
     }
 }
 
@@ -243,7 +273,7 @@ mod tests {
                 .then(|| vec![pod(&mut dice, "s1", 100.0, 0.002), pod(&mut dice, "s2", 100.0, 0.002)]),
             router: None,
             queries: Vec::new(),
-            blind: second.is_multiple_of(7).then(|| "stable can't be read".to_owned()),
+            blind: second.is_multiple_of(7).then(|| "stable can't be read".into()),
         };
         (0..120).map(&mut tick).collect()
     }
@@ -357,10 +387,10 @@ mod tests {
     #[test]
     fn what_could_not_be_read_is_said_and_is_not_zero() {
         let mut fold = begun();
-        assert_eq!(fold.blind(), Some("no counts yet"));
+        assert_eq!(fold.blind().map(Blind::why), Some("no counts yet"));
         let ticks = ticks(3, 0.0);
         fold.fold(&ticks[0]);
-        assert_eq!(fold.blind(), Some("stable can't be read"));
+        assert_eq!(fold.blind().map(Blind::why), Some("stable can't be read"));
         assert_eq!(fold.split().seen(), None);
         fold.fold(&ticks[1]);
         assert_eq!(fold.blind(), None);

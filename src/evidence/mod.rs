@@ -59,7 +59,7 @@ pub use crowd::Suspect;
 pub use detection::{Detection, Leg, Rules, seconds_to_go_on};
 pub use dispersion::{Dispersion, Learnt};
 pub use eprocess::{Bet, Phi, Purse};
-pub use fold::{Fold, Tick};
+pub use fold::{Blind, Fold, Tick};
 pub use harm::{Harm, REACTION, cap_of_budget, ticks_to_react};
 pub use sample_ratio::{Mismatch, Off, SampleRatio};
 pub use split::{ArmSeconds, Silent, Split};

@@ -29,12 +29,12 @@ pub struct ArmSeconds {
     pub stable: f64,
 }
 
-/// The canary gets nothing although it should.
+/// An arm gets nothing although it should.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Silent {
     /// For how long.
     pub seconds: f64,
-    /// Requests it should have had in that time, judging by stable's.
+    /// Requests it should have had in that time, judging by the other arm's.
     pub expected: f64,
     /// Its counters could not be read (else: they were read, and stood still).
     pub unreadable: bool,
@@ -50,7 +50,7 @@ struct Tick {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Spell {
     seconds: f64,
-    /// Requests that the weight promised the canary, by stable's requests.
+    /// Requests that the weight promised the arm, by those of the other one.
     due: f64,
 }
 
@@ -74,6 +74,9 @@ pub struct Split {
     /// Since the canary's last request: ticks that were read, and ticks in which only stable was.
     zero: Spell,
     unread: Spell,
+    /// Since stable's last request: ticks that were read.
+    #[serde(default)]
+    stable_zero: Spell,
     /// Requests the canary had while it served, and those due to it then; older ones fade.
     had: f64,
     due: f64,
@@ -95,6 +98,16 @@ impl Split {
         self.idle =
             ArmSeconds { canary: still(self.idle.canary, canary_total), stable: still(self.idle.stable, stable_total) };
         self.listen(canary_total, stable_total, set_weight, seconds);
+        self.listen_to_stable(canary_total, stable_total, set_weight, seconds);
+    }
+
+    fn listen_to_stable(&mut self, canary: Option<u64>, stable: Option<u64>, weight: f64, seconds: f64) {
+        let shared = weight > 0.0 && weight < 100.0;
+        if !shared || stable.is_some_and(|total| total > 0) {
+            self.stable_zero = Spell::default();
+        } else if let (Some(canary @ 1..), Some(0)) = (canary, stable) {
+            self.stable_zero.add(seconds, canary as f64 * (100.0 - weight) / weight);
+        }
     }
 
     fn listen(&mut self, canary: Option<u64>, stable: Option<u64>, weight: f64, seconds: f64) {
@@ -162,6 +175,13 @@ impl Split {
             return None;
         };
         Some(Silent { seconds: spell.seconds, expected: expected(spell), unreadable })
+    }
+
+    /// Is stable silent while it should serve? As careful. (Of one that can't be read nothing is known.)
+    pub fn stable_silent(&self) -> Option<Silent> {
+        let Spell { seconds, due } = self.stable_zero;
+        let is_long = seconds >= SILENT_SECONDS && due >= EXPECTED;
+        is_long.then_some(Silent { seconds, expected: due, unreadable: false })
     }
 
     /// How long each arm's request counter has stood still.
@@ -251,6 +271,29 @@ mod tests {
         // The seconds count from the moment the weight was set.
         ticks(&mut split, 4, Some(0), Some(190), 50.0);
         assert_eq!(split.silent(), None);
+    }
+
+    #[test]
+    fn a_stable_version_that_counts_none_of_its_share_is_silent_too() {
+        let mut split = Split::default();
+        ticks(&mut split, 10, Some(2), Some(8), 20.0);
+        // Given counters that stand still, and 8 requests due a second:
+        ticks(&mut split, 4, Some(2), Some(0), 20.0);
+        assert_eq!(split.stable_silent(), None);
+        ticks(&mut split, 1, Some(2), Some(0), 20.0);
+        let silent = split.stable_silent();
+        assert!(silent.is_some_and(|silent| silent.seconds >= 5.0 && (silent.expected - 40.0).abs() < 1e-6));
+        // Nobody asks, nobody can read it: that proves nothing, and ends nothing either.
+        ticks(&mut split, 9, Some(0), Some(0), 20.0);
+        ticks(&mut split, 9, Some(2), None, 20.0);
+        assert_eq!(split.stable_silent(), silent);
+        // One request is enough; at 100 % none is due; and few may be missing by chance.
+        ticks(&mut split, 1, Some(2), Some(1), 20.0);
+        assert_eq!(split.stable_silent(), None);
+        ticks(&mut split, 60, Some(10), Some(0), 100.0);
+        assert_eq!(split.stable_silent(), None);
+        ticks(&mut split, 19, Some(1), Some(0), 50.0);
+        assert_eq!(split.stable_silent(), None);
     }
 
     #[test]

@@ -302,6 +302,12 @@ impl Outlook<'_> {
                     percent(slo.bad_allowed)
                 ));
             }
+            if !slo.only.is_empty() {
+                warnings.push(format!(
+                    "SLO {}: only some of the requests are its own (latency.only); here it is taken to have all, so it sees less than this",
+                    slo.name
+                ));
+            }
         }
         for step in steps {
             warnings.extend(self.warnings_of(step));

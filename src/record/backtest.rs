@@ -275,7 +275,7 @@ fn columns(recorded: &Policy, fold: &Fold, other: &Policy) -> Result<Vec<Columns
 }
 
 fn of_slo(slo: &ValidSlo, counted: &[Counted<'_>]) -> Result<Columns, BacktestError> {
-    if let Some(known) = counted.iter().find(|known| known.slo.kind == slo.kind) {
+    if let Some(known) = counted.iter().find(|known| known.slo.counts_as(slo)) {
         let named: Vec<String> = slo.by.iter().flat_map(Strata::names).collect();
         let bounds = known.facets(|name| slo.tail && name.starts_with(Watch::SLOWER_THAN));
         let strata = known.facets(|name| named.iter().any(|wanted| wanted == name));
@@ -283,16 +283,16 @@ fn of_slo(slo: &ValidSlo, counted: &[Counted<'_>]) -> Result<Columns, BacktestEr
     }
     // One of the further bounds may be this one's threshold.
     let wanted = words(slo.kind);
-    let on_latency = counted.iter().filter(|known| matches!(known.slo.kind, SloKind::Latency { .. }));
-    let bound = on_latency.flat_map(|known| known.facets(|name| name == wanted)).next();
+    let of_the_same = counted.iter().filter(|known| known.slo.only == slo.only);
+    let bound = of_the_same.flat_map(|known| known.facets(|name| name == wanted)).next();
     let own = bound.map(|(_, column)| column).ok_or_else(|| not_counted(slo, counted))?;
     Ok(Columns { own, bounds: Vec::new(), strata: Vec::new() })
 }
 
 /// What the run knew of the dispersion of what the SLOs of `other` count.
 fn learnt(recorded: &Policy, fold: &Fold, other: &Policy) -> Vec<Option<Learnt>> {
-    let known: Vec<(SloKind, Learnt)> = recorded.slos.iter().map(|slo| slo.kind).zip(fold.learnt()).collect();
-    let of = |slo: &ValidSlo| known.iter().find(|(kind, _)| *kind == slo.kind).map(|(_, learnt)| *learnt);
+    let known: Vec<(&ValidSlo, Learnt)> = recorded.slos.iter().zip(fold.learnt()).collect();
+    let of = |slo: &ValidSlo| known.iter().find(|(known, _)| known.counts_as(slo)).map(|(_, learnt)| *learnt);
     other.slos.iter().map(of).collect()
 }
 
@@ -304,11 +304,20 @@ fn words(kind: SloKind) -> String {
 }
 
 fn not_counted(slo: &ValidSlo, counted: &[Counted<'_>]) -> BacktestError {
-    let found = counted.iter().flat_map(|known| {
-        std::iter::once(words(known.slo.kind)).chain(known.facets.iter().map(|(name, _)| name.clone()))
-    });
+    let found = counted
+        .iter()
+        .flat_map(|known| std::iter::once(counts(known.slo)).chain(known.facets.iter().map(|(name, _)| name.clone())));
     let found = found.collect::<Vec<_>>().join(", ");
-    BacktestError::NotCounted { slo: slo.name.clone(), wanted: words(slo.kind), found }
+    BacktestError::NotCounted { slo: slo.name.clone(), wanted: counts(slo), found }
+}
+
+/// What it counts, in words.
+fn counts(slo: &ValidSlo) -> String {
+    let only: Vec<String> = slo.only.iter().map(|(label, pattern)| format!("{label}=~{:?}", pattern.0)).collect();
+    match only.is_empty() {
+        true => words(slo.kind),
+        false => format!("{} where {}", words(slo.kind), only.join(" and ")),
+    }
 }
 
 fn watches(policy: &Policy, columns: &[Columns]) -> Vec<Watch> {

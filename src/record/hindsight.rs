@@ -15,7 +15,7 @@ use crate::{
     api::{Millis, Phase, Policy, RolloutRef, RolloutRunSpec, RolloutRunStatus, Source, Step, Version, WaitingReason},
     controller::{Ledger, query, seen},
     engine::{self, ByCounts, Says, Snapshot},
-    evidence::{Count, PodTick, Tick, Verdict},
+    evidence::{Blind, Count, PodTick, Tick, Verdict},
     telemetry::{
         Arm, Look, MAX_PODS_PER_ARM, MatcherError, Query, pick,
         prometheus::{Clock, Freshness, Listed, PodReading, WINDOW_SECONDS},
@@ -311,7 +311,7 @@ pub struct Trial {
     canary_requests: u64,
     stable_requests: u64,
     /// Why nothing could be read last.
-    blind: Option<String>,
+    blind: Option<Blind>,
     began: Option<Timestamp>,
     waits: Option<(WaitingReason, String)>,
     events: Vec<Event>,
@@ -421,7 +421,8 @@ impl Trial {
     pub fn hindsight(mut self) -> Result<Hindsight, NoCounts> {
         let Some(began) = self.began else {
             let (canary, stable) = (self.canary_requests, self.stable_requests);
-            return Err(NoCounts { canary, stable, why: self.blind });
+            let why = self.blind.map(|blind| blind.why().to_owned());
+            return Err(NoCounts { canary, stable, why });
         };
         if !self.is_over() {
             let why = self.waits.take().map(|(reason, message)| format!("{reason:?}: {message}"));

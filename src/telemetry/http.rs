@@ -15,6 +15,7 @@ use super::{
     query::{LatencyCount, PodCounts},
     round::{Look, Round},
 };
+use crate::evidence::Blind;
 
 /// From the question to the end of the answer.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -176,23 +177,21 @@ impl Course {
         let Reading { now, interval, answer, .. } = *reading;
         let taken = answer.time.unwrap_or(now);
         if taken > now + AHEAD {
-            return Look::Blind(format!(
-                "the numbers are said to be taken {:.0} s from now: set its clock",
-                taken - now
-            ));
+            let why = format!("the numbers are said to be taken {:.0} s from now: set its clock", taken - now);
+            return Look::Blind(why.into());
         }
         if now - taken > 3.0 * interval + LATE {
-            return Look::Blind(format!("the newest numbers are {:.0} s old", now - taken));
+            return Look::Blind(Blind::stale(format!("the newest numbers are {:.0} s old", now - taken)));
         }
         let before = self.last.replace((answer, taken));
         match before {
             Some((_, before)) if answer.time.is_some() && taken <= before => {
                 self.last = Some((answer, before));
-                if taken == before { Look::Nothing } else { Look::Blind("its time runs backwards".into()) }
+                if taken == before { Look::Nothing } else { Look::Blind(Blind::stale("its time runs backwards")) }
             }
             Some((before, _)) if let Some(why) = fell(&before, &answer) => {
                 self.anew += 1;
-                Look::Blind(why)
+                Look::Blind(why.into())
             }
             before => Look::Round(self.round(reading, before.map(|(_, taken)| taken), taken)),
         }
@@ -393,7 +392,7 @@ mod tests {
         assert_eq!((round.seconds, round.since), (6.0, 9.0));
         // whoever counts has begun anew
         let Look::Blind(why) = look(21.0, 20, 1) else { panic!("a hold") };
-        assert!(why.contains("requests of stable went down from 150 to 20"), "{why}");
+        assert!(why.why().contains("requests of stable went down from 150 to 20"), "{why:?}");
         assert_eq!(requests(look(26.0, 60, 4)), pods(1, 60, 4));
     }
 
@@ -403,10 +402,10 @@ mod tests {
         let mut look = |now, time| course.sift(&reading(now, time, numbers(1, 0), numbers(1, 0)));
         assert!(matches!(look(100.0, Some(98.0)), Look::Round(_)));
         assert_eq!(look(105.0, Some(98.0)), Look::Nothing);
-        assert_eq!(look(129.0, Some(98.0)), Look::Blind("the newest numbers are 31 s old".into()));
-        assert!(matches!(look(130.0, Some(200.0)), Look::Blind(why) if why.contains("70 s from now")));
+        assert_eq!(look(129.0, Some(98.0)), Look::Blind(Blind::stale("the newest numbers are 31 s old")));
+        assert!(matches!(look(130.0, Some(200.0)), Look::Blind(why) if why.why().contains("70 s from now")));
         assert!(matches!(look(131.0, Some(130.0)), Look::Round(_)));
-        assert!(matches!(look(132.0, Some(129.0)), Look::Blind(why) if why.contains("backwards")));
+        assert!(matches!(look(132.0, Some(129.0)), Look::Blind(Blind::Stale { stale }) if stale.contains("backwards")));
         // without a time of its own each answer is as new as itself
         assert!(matches!(look(140.0, None), Look::Round(_)));
     }

@@ -1,6 +1,7 @@
 //! What a look at a source of counts brings, whichever source it is.
 
 use super::{deltas::PodScrape, http::Numbers};
+use crate::evidence::Blind;
 
 /// One look.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,7 +11,7 @@ pub enum Look {
     /// Nothing new yet; what was said before still holds.
     Nothing,
     /// No counts, and why.
-    Blind(String),
+    Blind(Blind),
 }
 
 /// Counters of all pods, read anew. Times in seconds.
@@ -25,7 +26,7 @@ pub struct Round {
     /// Why a pod could not be read.
     pub fault: Option<String>,
     /// What no pod has, or what else speaks against these counts.
-    pub gap: Option<String>,
+    pub gap: Option<Blind>,
     /// There are more pods than were to be read, so what was counted is no share of all requests.
     pub sampled: bool,
     /// What each of the gateway's Envoys has of stable and of the canary (or of one pod of theirs), read besides the pods;

@@ -324,7 +324,7 @@ fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<
     let loud = |reason| {
         use WaitingReason::{
             Approval, Blocked, FewRequests, Gate, NoData, Paused, Quota, RequestsLost, RouteContested, SharedFault,
-            SplitMismatch, StepTimeout, Suspicion,
+            SilentArm, SplitMismatch, StaleData, StepTimeout, Suspicion,
         };
         matches!(
             reason,
@@ -333,6 +333,8 @@ fn holding_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<
                 | Blocked
                 | FewRequests
                 | NoData
+                | StaleData
+                | SilentArm
                 | Paused
                 | Quota
                 | RequestsLost

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{Advance, Lets, Millis, Otherwise, Phase, Share, Step, WaitingReason},
-    evidence::{Count, Off, QueryRule, Verdict, Windowed, Windows},
+    evidence::{Blind, Count, Judgement, Off, QueryRule, Verdict, Windowed, Windows},
 };
 
 /// A contested canary keeps its pods for so many seconds after its weight is gone: a controller that has just come to
@@ -262,7 +262,10 @@ pub(super) fn bake(view: &View<'_>, stay: Move, step: u32) -> Move {
     if !matches!(reason, WaitingReason::Approval | WaitingReason::Bake)
         && elapsed - view.before.step_excused > timeout.as_secs_f64()
     {
-        let inconclusive = matches!(reason, WaitingReason::FewRequests | WaitingReason::NoData);
+        let inconclusive = matches!(
+            reason,
+            WaitingReason::FewRequests | WaitingReason::NoData | WaitingReason::StaleData | WaitingReason::SilentArm
+        );
         let (otherwise, field) = match inconclusive {
             true => (limits.on_inconclusive, "onInconclusive"),
             false => (limits.on_timeout, "onTimeout"),
@@ -295,7 +298,8 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
         let message = format!("query {}: both versions are bad; goes on when it is over", query.rule().name);
         return Some((WaitingReason::SharedFault, message));
     }
-    if let Some(held) = blame::hold(view).or_else(|| replacement(view)).or_else(|| split(view)).or_else(|| lost(view)) {
+    let held = || blame::hold(view).or_else(|| replacement(view)).or_else(|| stable_silent(view));
+    if let Some(held) = held().or_else(|| split(view)).or_else(|| lost(view)) {
         return Some(held);
     }
     if elapsed < bake.as_secs_f64() && !is_proven(view, lets) {
@@ -308,14 +312,8 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
     if matches!(lets, Lets::Match(_) | Lets::Preview(_)) {
         return None;
     }
-    if let Some(blind) = &view.snapshot.traffic.blind {
-        return Some((WaitingReason::NoData, blind.clone()));
-    }
-    if judgements.is_empty() {
-        return Some((WaitingReason::NoData, "no counts yet".to_owned()));
-    }
-    if let Some(none) = judgements.iter().find(|judgement| judgement.verdict == Verdict::NoData) {
-        return Some((WaitingReason::NoData, format!("SLO {}: the canary got no requests in this step", none.name)));
+    if let Some(blind) = blind(view) {
+        return Some(blind);
     }
     let Some(few) = judgements.iter().find(|judgement| judgement.verdict != Verdict::Good) else {
         return queries().find_map(asked);
@@ -345,6 +343,33 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
             100.0 * few.power
         ),
     ))
+}
+
+/// There is nothing to judge by.
+fn blind(view: &View<'_>) -> Option<(WaitingReason, String)> {
+    match &view.snapshot.traffic.blind {
+        Some(Blind::NoData(why)) => return Some((WaitingReason::NoData, why.clone())),
+        Some(Blind::Stale { stale }) => return Some((WaitingReason::StaleData, stale.clone())),
+        None => {}
+    }
+    let judgements = &view.snapshot.judgements;
+    if judgements.is_empty() {
+        return Some((WaitingReason::NoData, "no counts yet".to_owned()));
+    }
+    let Judgement { name, step, .. } = judgements.iter().find(|judgement| judgement.verdict == Verdict::NoData)?;
+    Some(match step.stable.total {
+        0 => (WaitingReason::NoData, format!("SLO {name}: neither version got requests in this step")),
+        stable => (
+            WaitingReason::SilentArm,
+            format!("SLO {name}: the canary got no requests in this step, and stable got {stable}"),
+        ),
+    })
+}
+
+/// Without stable's counts there is nothing to compare with, and no share to check.
+fn stable_silent(view: &View<'_>) -> Option<(WaitingReason, String)> {
+    let why = view.snapshot.traffic.stable_silent.as_ref()?;
+    Some((WaitingReason::SilentArm, why.clone()))
 }
 
 /// A query that keeps a step from going on.
@@ -457,7 +482,7 @@ mod tests {
     };
     use crate::{
         api::BadPod,
-        evidence::{Fold, Harm, Lost, Mismatch, QueryReading, Tick},
+        evidence::{Fold, Harm, Lost, Mismatch, QueryReading, Sample, Tick},
     };
 
     fn held(scene: &Scene) -> Option<(WaitingReason, String)> {
@@ -475,6 +500,41 @@ mod tests {
         // Less is no broken split: stable has other callers.
         scene.snapshot.traffic.mismatch = Some(off(Off::Less, 3.0));
         assert_eq!(held(&scene).map(|(reason, _)| reason), Some(WaitingReason::Bake));
+    }
+
+    #[test]
+    fn each_lack_of_evidence_has_a_name_of_its_own() {
+        // Given a step whose bake is over:
+        let held = |change: &dyn Fn(&mut Scene)| {
+            let mut scene = Scene::with(None);
+            change(&mut scene);
+            why_not_yet(&scene.view(), 60.0, &Lets::Weight(50), Millis::seconds(60)).map(|(reason, _)| reason)
+        };
+        let counted = |verdict, canary, stable| {
+            move |scene: &mut Scene| {
+                let judgement = &mut scene.snapshot.judgements[0];
+                let count = |total| Count { bad: 0, total };
+                judgement.verdict = verdict;
+                judgement.step = Sample { canary: count(canary), stable: count(stable) };
+                (judgement.judged, judgement.needed) = (canary, 1000);
+            }
+        };
+        let blind = |why: Blind| move |scene: &mut Scene| scene.snapshot.traffic.blind = Some(why.clone());
+        assert_eq!(held(&blind("refused".into())), Some(WaitingReason::NoData));
+        assert_eq!(held(&blind(Blind::stale("a minute old"))), Some(WaitingReason::StaleData));
+        assert_eq!(held(&|scene| scene.snapshot.judgements.clear()), Some(WaitingReason::NoData));
+        assert_eq!(held(&counted(Verdict::NoData, 0, 0)), Some(WaitingReason::NoData));
+        assert_eq!(held(&counted(Verdict::NoData, 0, 9)), Some(WaitingReason::SilentArm));
+        assert_eq!(held(&counted(Verdict::Undecided, 9, 9)), Some(WaitingReason::FewRequests));
+        assert_eq!(held(&counted(Verdict::Good, 1000, 9)), None);
+        // A canary that seems to get all is not blamed on the route where stable counts nothing.
+        let silent = |scene: &mut Scene| {
+            scene.snapshot.traffic.stable_silent = Some("none of 40".to_owned());
+            let mismatch =
+                Mismatch { off: Off::More, asked: 5.0, got: 100.0, requests: 40, evidence: 9.0, threshold: 5.3 };
+            scene.snapshot.traffic.mismatch = Some(mismatch);
+        };
+        assert_eq!(held(&silent), Some(WaitingReason::SilentArm));
     }
 
     #[test]

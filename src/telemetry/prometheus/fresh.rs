@@ -9,6 +9,7 @@ use super::super::query::shared_gaps;
 use super::super::round::{Look, Round};
 use super::WINDOW_SECONDS;
 use super::answer::PodReading;
+use crate::evidence::Blind;
 
 /// Samples come at most this much apart.
 const RAREST: f64 = 60.0;
@@ -142,28 +143,29 @@ impl Freshness {
         blind.map_or(Look::Nothing, Look::Blind)
     }
 
-    fn why_not(&self, clock: Clock, arms: &[Vec<&Seen<'_>>]) -> Option<String> {
+    fn why_not(&self, clock: Clock, arms: &[Vec<&Seen<'_>>]) -> Option<Blind> {
         if let Some(arm) = arms.iter().find(|arm| arm.iter().all(|one| one.reading.is_none())) {
             let names: Vec<&str> = arm.iter().map(|one| one.listed.name.as_str()).take(3).collect();
             let more = if arm.len() > names.len() { ", ..." } else { "" };
-            return Some(format!(
+            let why = format!(
                 "Prometheus has no sample of {}'s pods ({}{more}) of the last {WINDOW_SECONDS} s: does it scrape them, and \
                  do namespaceLabel and podLabel name its labels?",
                 word(arm),
                 names.join(", ")
-            ));
+            );
+            return Some(why.into());
         }
         let unread = arms.iter().find(|arm| !arm.iter().any(|one| one.is_sampled()));
         if let Some(why) = unread.and_then(|arm| arm.iter().find_map(|one| one.why())) {
-            return Some(why);
+            return Some(why.into());
         }
         let since = clock.now - self.last_round.unwrap_or(clock.now);
         let stale = arms.iter().find(|arm| !is_fresh(arm))?;
         (since > 2.0 * (self.usual + clock.interval)).then(|| {
-            format!(
+            Blind::stale(format!(
                 "Prometheus has nothing new of {}'s pods for {since:.0} s: it does not scrape them any more, or lags behind",
                 word(stale)
-            )
+            ))
         })
     }
 
@@ -192,15 +194,15 @@ impl Freshness {
             };
             pods.push(PodScrape { pod: pod.clone(), arm: *arm, born_before_run: *born_before_run, counts });
         }
-        let gap = shared_gaps(&counted).first().map(ToString::to_string);
+        let gap = shared_gaps(&counted).first().map(|gap| gap.to_string().into());
         let still = if moved == 0 && is_shared { self.still + seconds } else { 0.0 };
         let gap = gap.or_else(|| {
             let due = still * self.rate;
             (still >= STILL_SECONDS && due >= STILL_DUE).then(|| {
-                format!(
+                Blind::stale(format!(
                     "stable's requests stand still for {still:.0} s in Prometheus, while about {due:.0} were due: its \
                      counters are frozen, or the callers are gone"
-                )
+                ))
             })
         });
         Sifted {

@@ -509,7 +509,7 @@ impl Sensor {
             readable.then(|| meters.since(&ledger.read, hash).into_iter().map(tick).collect())
         };
         let (stable, canary) = (read(&run.spec.from.hash), read(&run.spec.to.hash));
-        let blind = (stable.is_none() || canary.is_none()).then(|| "a pod refuses connections".to_owned());
+        let blind = (stable.is_none() || canary.is_none()).then(|| "a pod refuses connections".into());
         ledger.fold.fold(&Tick {
             interval: 1000,
             step: status.step.saturating_sub(1),

@@ -58,7 +58,7 @@ fn round(look: Look) -> Round {
 
 fn why(look: Look) -> String {
     match look {
-        Look::Blind(why) => why,
+        Look::Blind(why) => why.why().to_owned(),
         other => panic!("expected nothing to be seen, found {other:?}"),
     }
 }
@@ -126,6 +126,7 @@ fn a_source_that_stands_still_is_said_after_a_while() {
     let looks: Vec<Look> = (0..30).map(|_| story.look(&frozen)).collect();
     let silent = looks.iter().take_while(|look| **look == Look::Nothing).count();
     assert!((2..26).contains(&silent), "{silent} looks of 5 s");
+    assert!(matches!(&looks[silent], Look::Blind(Blind::Stale { .. })), "{:?}", looks[silent]);
     let said = why(looks[silent].clone());
     assert!(said.contains("has nothing new of stable's pods for"), "{said}");
     assert!(looks[silent..].iter().all(|look| matches!(look, Look::Blind(_))), "and stays said");
@@ -151,9 +152,9 @@ fn counters_that_repeat_themselves_with_new_times_are_said() {
     for look in 0..10 {
         assert_eq!(story.round(2.0, 100 + look * 50, look * 5).gap, None);
     }
-    let gaps: Vec<Option<String>> = (0..6).map(|_| story.round(2.0, 550, 45).gap).collect();
+    let gaps: Vec<Option<Blind>> = (0..6).map(|_| story.round(2.0, 550, 45).gap).collect();
     assert_eq!(gaps[0], None, "callers may pause for a moment");
-    let said = gaps[3].clone().expect("said");
+    let Some(Blind::Stale { stale: said }) = gaps[3].clone() else { panic!("expected it to be said: {gaps:?}") };
     assert!(said.contains("stable's requests stand still for 20 s in Prometheus, while about 200 were due"), "{said}");
     assert_eq!(story.round(2.0, 600, 50).gap, None, "they move again");
 }

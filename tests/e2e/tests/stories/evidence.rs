@@ -24,13 +24,17 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Name and UID of the canary's pods that are there and not going.
 fn canary_pods(shop: &Shop, run: &Value) -> Vec<(String, String)> {
+    pods_of(shop, &run["spec"]["to"])
+}
+
+fn pods_of(shop: &Shop, version: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let pods = list(&shop.namespace, "pods").expect("kubectl");
-    let canary = pods.iter().filter(|pod| {
+    let pods = pods.iter().filter(|pod| {
         let metadata = &pod["metadata"];
-        metadata["labels"]["pod-template-hash"] == run["spec"]["to"]["hash"] && metadata["deletionTimestamp"].is_null()
+        metadata["labels"]["pod-template-hash"] == version["hash"] && metadata["deletionTimestamp"].is_null()
     });
-    canary.map(|pod| (text(&pod["metadata"]["name"]), text(&pod["metadata"]["uid"]))).collect()
+    pods.map(|pod| (text(&pod["metadata"]["name"]), text(&pod["metadata"]["uid"]))).collect()
 }
 
 /// Waits until the newest run shifts and has this weight.
@@ -120,6 +124,37 @@ fn a_slow_tail_that_the_threshold_does_not_see_is_taken_back() {
 }
 
 #[test]
+fn each_route_has_a_threshold_of_its_own() {
+    let _stage = super::beside();
+    let (shop, mut load) = open_shop("thresholds", &json!([{"weight": 50, "bake": "10s"}]), |rollout| {
+        let slo = |name: &str, route: &str, threshold: &str| {
+            let latency = json!({"only": {"route": route}, "threshold": threshold, "objective": "95%", "tail": false});
+            json!({"name": name, "latency": latency})
+        };
+        rollout["spec"]["slos"] = json!([slo("login", "/login", "500ms"), slo("session", "/session", "100ms")]);
+    });
+    // given a healthy version, each SLO counts its own requests
+    let began = now();
+    shop.release(&["VERSION=v2"]).expect("release");
+    let run = shop.run_in("Succeeded", None, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    let requests = |slo: usize| run["status"]["slos"][slo]["canary"]["requests"].as_u64().unwrap_or_default();
+    println!("      {}", run["status"]["slos"]);
+    assert!(requests(0) > 0 && requests(1) > 3 * requests(0), "one of ten requests is a login: {run}");
+    figures(&mut load, began, "v2");
+    shop.idle().expect("Ready again");
+    // when a third of all requests take 200 ms, which logins may and sessions may not
+    let began = now();
+    let first = run["metadata"]["name"].as_str();
+    shop.release(&["VERSION=v3", "FAULT_LATENCY=200ms", "FAULT_LATENCY_SHARE=33%"]).expect("release");
+    let run = shop.run_in("RolledBack", first, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    println!("      taken back after {:.1} s: {}", now() - began, run["status"]["message"]);
+    let verdicts = [0, 1].map(|slo| run["status"]["slos"][slo]["verdict"].as_str().unwrap_or_default());
+    assert!(verdicts[0] != "Bad" && verdicts[1] == "Bad", "{verdicts:?}");
+    figures(&mut load, began, "v3");
+    assert_tidy(&shop);
+}
+
+#[test]
 fn logins_that_fail_are_found_in_a_sum_that_is_within_its_tolerance() {
     let _stage = super::beside();
     let (shop, mut load) = open_shop("strata", &json!([{"weight": 25, "bake": "20s"}]), |rollout| {
@@ -170,10 +205,24 @@ fn counters_that_stand_still_hold_the_run_and_counters_that_begin_anew_do_not() 
         (&json!("Shifting"), &json!(20)),
         "{waiting}"
     );
-    assert!(["NoData", "FewRequests"].contains(&waiting["reason"].as_str().unwrap_or_default()), "{waiting}");
+    let names = ["NoData", "SilentArm", "FewRequests"];
+    assert!(names.contains(&waiting["reason"].as_str().unwrap_or_default()), "{waiting}");
     // when they go on, all that came meanwhile is counted, and so does the run
     shop.faults(&json!({"metrics": "right"})).expect("faults");
-    weighted(&shop, 50);
+    let run = weighted(&shop, 50);
+    // and those of stable alone are no wider share of the canary
+    for (pod, _) in pods_of(&shop, &run["spec"]["from"]) {
+        shop.faults_of(&pod, &json!({"metrics": "frozen"})).expect("faults");
+    }
+    let silent = eventually("a hold for stable's silence", MINUTE, || {
+        let waiting = shop.run()?.unwrap_or_default()["status"]["waiting"].clone();
+        match waiting["reason"] == "SilentArm" && waiting["message"].to_string().contains("due to stable") {
+            true => Ok(Some(waiting)),
+            false => Err(waiting.to_string()),
+        }
+    });
+    println!("      {}", silent.unwrap_or_else(|error| panic!("{error}"))["message"]);
+    shop.faults(&json!({"metrics": "right"})).expect("faults");
     // and counters that begin anew on every pod at once are no wave of anything
     shop.faults(&json!({"metrics": "forgetful"})).expect("faults");
     let run = shop.run_in("Succeeded", None, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));

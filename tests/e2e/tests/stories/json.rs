@@ -123,7 +123,7 @@ fn a_release_is_judged_by_json_and_held_while_it_is_old() {
     counter.stands_still.store(true, Ordering::Relaxed);
     let held = eventually("a hold for old numbers", MINUTE, || {
         let waiting = shop.run()?.unwrap_or_default()["status"]["waiting"].clone();
-        match waiting["reason"] == "NoData" && waiting["message"].to_string().contains("the newest numbers are") {
+        match waiting["reason"] == "StaleData" && waiting["message"].to_string().contains("the newest numbers are") {
             true => Ok(Some(waiting)),
             false => Err(waiting.to_string()),
         }
