@@ -69,6 +69,12 @@ pub(super) struct RangeArgs {
     /// File with a bearer token that Prometheus asks for.
     #[arg(long, value_name = "FILE", requires = "prometheus")]
     token_file: Option<PathBuf>,
+    /// File with USER:PASSWORD that Prometheus asks for.
+    #[arg(long, value_name = "FILE", requires = "prometheus", conflicts_with = "token_file")]
+    user_file: Option<PathBuf>,
+    /// File with certificates (PEM) of authorities to trust with https://, besides those of this machine.
+    #[arg(long, value_name = "FILE", requires = "prometheus")]
+    ca_file: Option<PathBuf>,
 }
 
 impl RangeArgs {
@@ -119,6 +125,7 @@ struct Question {
     interval: Millis,
     address: Url,
     credentials: Credentials,
+    trust: rustls::ClientConfig,
 }
 
 /// What it came to.
@@ -191,7 +198,8 @@ fn question(args: &RangeArgs, rollout: &Rollout, namespace: String, now: Timesta
         workload: or(&args.workload, &policy.spec.workload_ref.name),
         named: args.stable.clone().zip(args.canary.clone()).map(|(stable, canary)| [stable, canary]),
         past: past(args, interval, now)?,
-        credentials: credentials(args.token_file.as_deref(), &address)?,
+        credentials: credentials(args, &address)?,
+        trust: trust(args.ca_file.as_deref())?,
         interval,
         labels,
         address,
@@ -243,26 +251,42 @@ fn words_of(millis: i64) -> String {
     Timestamp::from_millisecond(millis).map_or_else(|_| format!("{millis} ms"), |at| at.to_string())
 }
 
-/// A token goes where nobody reads along: by TLS, or to this machine.
-fn credentials(file: Option<&Path>, address: &Url) -> Result<Credentials, String> {
-    let Some(file) = file else { return Ok(Credentials::None) };
+/// They go where nobody reads along: by TLS, or to this machine.
+fn credentials(args: &RangeArgs, address: &Url) -> Result<Credentials, String> {
+    let (flag, file) = match (&args.token_file, &args.user_file) {
+        (Some(file), _) => ("--token-file", file),
+        (None, Some(file)) => ("--user-file", file),
+        (None, None) => return Ok(Credentials::None),
+    };
     let here = ["localhost", "127.0.0.1", "[::1]"].contains(&address.host_str().unwrap_or_default());
     if address.scheme() != "https" && !here {
         return Err(format!(
-            "--token-file: expected an address with https://, found {address}: a token would be read on its way"
+            "{flag}: expected an address with https://, found {address}: a secret would be read on its way"
         ));
     }
-    let token = fs::read_to_string(file).map_err(|error| format!("--token-file {}: {error}", file.display()))?;
-    match token.trim() {
-        "" => Err(format!("--token-file {}: expected a token, found nothing", file.display())),
-        token => Ok(Credentials::Bearer(token.to_owned())),
+    let wrong = |what: &dyn std::fmt::Display| format!("{flag} {}: {what}", file.display());
+    let text = fs::read_to_string(file).map_err(|error| wrong(&error))?;
+    match (text.trim(), text.trim().split_once(':'), &args.token_file) {
+        ("", _, Some(_)) => Err(wrong(&"expected a token, found nothing")),
+        (token, _, Some(_)) => Ok(Credentials::Bearer(token.to_owned())),
+        (_, Some((username, password)), None) => {
+            Ok(Credentials::Basic { username: username.to_owned(), password: password.to_owned() })
+        }
+        (_, None, None) => Err(wrong(&"expected USER:PASSWORD, found no colon")),
     }
 }
 
+fn trust(file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
+    let pem = file.map(|file| fs::read(file).map_err(|error| format!("--ca-file {}: {error}", file.display())));
+    tls::trusting(pem.transpose()?.as_deref()).map_err(|error| match file {
+        Some(file) => format!("--ca-file {}: {error}", file.display()),
+        None => error.to_string(),
+    })
+}
+
 async fn ask(question: &Question) -> Result<Report, String> {
-    let Question { name, policy, labels, workload, named, past, interval, address, credentials } = question;
-    let trust = tls::trusting(None).map_err(|error| error.to_string())?;
-    let client = PrometheusClient::new(address, trust, SystemNames, RULES, Memory::default())
+    let Question { name, policy, labels, workload, named, past, interval, address, credentials, trust } = question;
+    let client = PrometheusClient::new(address, trust.clone(), SystemNames, RULES, Memory::default())
         .map_err(|error| format!("Prometheus can't be asked: {error}"))?;
     let within = |why: &dyn std::fmt::Display| {
         let (from, to) = (words_of(past.from), words_of(past.to));
@@ -320,7 +344,7 @@ fn unasked(policy: &Policy) -> Vec<String> {
 fn said(error: &AskError) -> String {
     match error.problem.is_refusal() {
         true => format!(
-            "Prometheus at {}: expected to be let in, was refused: give --token-file with a token that it takes",
+            "Prometheus at {}: expected to be let in, was refused: give --token-file or --user-file with what it takes",
             error.address
         ),
         false => error.to_string(),

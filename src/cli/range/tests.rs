@@ -62,7 +62,7 @@ fn answer(lives: &[Life], form: &HashMap<String, String>) -> Value {
     json!({"status": "success", "data": {"resultType": "matrix", "result": result}})
 }
 
-fn respond(mut stream: TcpStream, lives: &[Life], token: Option<&str>) -> std::io::Result<()> {
+fn respond(mut stream: TcpStream, lives: &[Life], secret: Option<&str>) -> std::io::Result<()> {
     let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
     let (head, body) = loop {
         let read = stream.read(&mut part)?;
@@ -76,7 +76,7 @@ fn respond(mut stream: TcpStream, lives: &[Life], token: Option<&str>) -> std::i
     };
     let url = Url::parse(&format!("http://here/?{body}")).map_err(std::io::Error::other)?;
     let form: HashMap<String, String> = url.query_pairs().into_owned().collect();
-    let let_in = token.is_none_or(|token| head.contains(&format!("Bearer {token}")));
+    let let_in = secret.is_none_or(|secret| head.contains(secret));
     let (status, body) = match let_in {
         true => ("200 OK", answer(lives, &form).to_string()),
         false => ("401 Unauthorized", String::new()),
@@ -84,12 +84,13 @@ fn respond(mut stream: TcpStream, lives: &[Life], token: Option<&str>) -> std::i
     write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-fn serve(lives: Vec<Life>, token: Option<&'static str>) -> String {
+/// To those only who have the secret, if there is one.
+fn serve(lives: Vec<Life>, secret: Option<&'static str>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let _ = respond(stream, &lives, token);
+            let _ = respond(stream, &lives, secret);
         }
     });
     address
@@ -152,19 +153,29 @@ async fn what_is_missing_is_told_with_where_it_was_looked_for() {
 }
 
 #[tokio::test]
-async fn a_token_is_given_by_a_file_and_asked_for_by_name() {
-    let address = serve(STABLE.to_vec(), Some("secret"));
-    let args = ["--prometheus", &address, "--from", "2h"];
-    let refused = ask(&asked(&example(), &args).unwrap()).await.err().expect("no token");
-    assert!(refused.contains("give --token-file"), "{refused}");
-    let file = std::env::temp_dir().join(format!("serin-token-{}", std::process::id()));
-    fs::write(&file, "secret\n").unwrap();
+async fn secrets_are_given_by_a_file_and_asked_for_by_name() {
+    let file = std::env::temp_dir().join(format!("serin-secret-{}", std::process::id()));
     let path = file.display().to_string();
-    let told = ask(&asked(&example(), &[&args[..], &["--token-file", &path]].concat()).unwrap()).await;
-    let plain = asked(&example(), &["--prometheus", "http://far.example", "--from", "2h", "--token-file", &path]);
+    // user:word in base64
+    for (flag, text, header) in
+        [("--token-file", "secret\n", "Bearer secret"), ("--user-file", "user:word\n", "Basic dXNlcjp3b3Jk")]
+    {
+        let address = serve(STABLE.to_vec(), Some(header));
+        let args = ["--prometheus", &address, "--from", "2h"];
+        let refused = ask(&asked(&example(), &args).unwrap()).await.err().expect("no secret");
+        assert!(refused.contains("give --token-file or --user-file"), "{refused}");
+        fs::write(&file, text).unwrap();
+        let told = ask(&asked(&example(), &[&args[..], &[flag, &path]].concat()).unwrap()).await;
+        let plain = asked(&example(), &["--prometheus", "http://far.example", "--from", "2h", flag, &path]);
+        assert!(told.is_ok(), "{flag}: {:?}", told.err());
+        assert!(plain.err().is_some_and(|error| error.contains("expected an address with https://")));
+    }
+    fs::write(&file, "user").unwrap();
+    let wrong = |flag: &str| asked(&example(), &["--prometheus", "http://localhost", "--from", "2h", flag, &path]);
+    let [user, ca] = ["--user-file", "--ca-file"].map(|flag| wrong(flag).err().unwrap_or_default());
+    assert!(user.contains("expected USER:PASSWORD, found no colon"), "{user}");
+    assert!(ca.contains("expected CA certificates as PEM"), "{ca}");
     fs::remove_file(&file).unwrap();
-    assert!(told.is_ok(), "{:?}", told.err());
-    assert!(plain.err().is_some_and(|error| error.contains("expected an address with https://")));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serin::telemetry::{
     CounterQuery, LatencyQuery, Matcher, Query, Stratum,
-    prometheus::{Labels, PodReading, read_answer, read_share},
+    prometheus::{Labels, PodReading, read_answer, read_presence, read_share},
 };
 
 static ASKED: LazyLock<(Labels, Query)> = LazyLock::new(|| {
@@ -32,6 +32,9 @@ pub fn check(answer: &[u8]) {
         assert!((0.0..=1.0).contains(&share), "{share}");
     }
     let (labels, query) = &*ASKED;
+    if let Ok(pods) = read_presence(answer, &labels.pod) {
+        assert!(pods.values().map(std::collections::BTreeSet::len).sum::<usize>() <= answer.len(), "{pods:?}");
+    }
     let Ok(pods) = read_answer(answer, labels, query) else { return };
     for reading in pods.values() {
         let PodReading::Sampled { counts, .. } = reading else { continue };
