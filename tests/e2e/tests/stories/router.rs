@@ -104,6 +104,28 @@ fn requests_that_the_canarys_pods_do_not_count_hold_the_run() {
 }
 
 #[test]
+fn copies_are_judged_by_what_the_gateway_counts_of_them() {
+    let _stage = super::beside();
+    let steps = json!([{"mirror": {"percent": 20}, "bake": "10s"}, {"weight": 50, "bake": "5s"}]);
+    let (shop, mut load) = open_shop("copies", &steps, |rollout| rollout["spec"]["telemetry"] = json!({"router": {}}));
+    // given a version whose pods keep their errors to themselves, no caller meets one of them
+    let began = now();
+    shop.release(&["VERSION=silent", "FAULT_ERRORS=20%", "FAULT_METRICS=frozen"]).expect("release");
+    let run = shop.run_in("RolledBack", None, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    println!("      after {:.1} s: {}", now() - began, run["status"]["message"]);
+    assert_eq!((&run["status"]["reason"], &run["status"]["step"]), (&json!("SloViolated"), &json!(1)), "{run}");
+    let seen = figures(&mut load, began, "silent");
+    assert_eq!((seen.failed, seen.lost, seen.canary), (0, 0, 0));
+    // and a good one goes on
+    let (first, began) = (run["metadata"]["name"].as_str(), now());
+    shop.release(&["VERSION=good", "FAULT_ERRORS=0%", "FAULT_METRICS=right"]).expect("release");
+    shop.run_in("Succeeded", first, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
+    let seen = figures(&mut load, began, "good");
+    assert_eq!((seen.failed, seen.lost), (0, 0));
+    assert_tidy(&shop);
+}
+
+#[test]
 fn a_gateway_that_counts_endpoints_one_by_one_is_asked_by_pods() {
     let _stage = super::alone();
     let node = std::env::var("NODE_IP").expect("NODE_IP: run these by tests/run");
