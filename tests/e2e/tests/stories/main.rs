@@ -1,6 +1,4 @@
-//! Stories on a real cluster with real load. They need KUBECONFIG and GATEWAY_URL: tests/run. Most of them wait most of the
-//! time, so two are told at once, each in a namespace of its own; what changes Serin itself, the node or the API server is
-//! told alone.
+//! Stories on a real cluster with real load, each in a namespace of its own. They need KUBECONFIG and GATEWAY_URL: tests/run.
 
 mod chart;
 mod configuration;
@@ -16,14 +14,12 @@ mod record;
 mod releases;
 mod router;
 mod routes;
+mod stage;
 mod steps;
 mod trouble;
 mod workload;
 
-use std::{
-    sync::{Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::Duration,
-};
+use std::{sync::Once, time::Duration};
 
 use serde_json::{Value, json};
 use serin_e2e::{
@@ -32,18 +28,7 @@ use serin_e2e::{
     shop::{Shop, repository},
     traffic::Load,
 };
-
-static STAGE: RwLock<()> = RwLock::new(());
-
-/// For a story that may be told beside others.
-fn beside() -> RwLockReadGuard<'static, ()> {
-    STAGE.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// For a story that nobody else may see.
-fn alone() -> RwLockWriteGuard<'static, ()> {
-    STAGE.write().unwrap_or_else(PoisonError::into_inner)
-}
+use stage::{alone, beside};
 
 /// Installs Serin from its chart, once.
 pub fn serin() {
