@@ -160,6 +160,7 @@ impl Fold {
         self.millis = self.millis.saturating_add(u64::from(tick.interval));
         if let Some(asked) = tick.asked {
             self.ratio.push(canary, stable, percent(asked), tick.seconds());
+            self.split.listen_to_stable(canary, stable, percent(asked), tick.seconds());
         }
     }
 

@@ -98,15 +98,18 @@ impl Split {
         self.idle =
             ArmSeconds { canary: still(self.idle.canary, canary_total), stable: still(self.idle.stable, stable_total) };
         self.listen(canary_total, stable_total, set_weight, seconds);
-        self.listen_to_stable(canary_total, stable_total, set_weight, seconds);
+        let shared = set_weight > 0.0 && set_weight < 100.0;
+        if !shared || stable_total.is_some_and(|total| total > 0) {
+            self.stable_zero = Spell::default();
+        }
     }
 
-    fn listen_to_stable(&mut self, canary: Option<u64>, stable: Option<u64>, weight: f64, seconds: f64) {
-        let shared = weight > 0.0 && weight < 100.0;
-        if !shared || stable.is_some_and(|total| total > 0) {
-            self.stable_zero = Spell::default();
-        } else if let (Some(canary @ 1..), Some(0)) = (canary, stable) {
-            self.stable_zero.add(seconds, canary as f64 * (100.0 - weight) / weight);
+    /// The same tick, where both were read and requests are shared by weight alone: those that are sent to the canary
+    /// by what they are say nothing of stable.
+    pub fn listen_to_stable(&mut self, canary: u64, stable: u64, asked: f64, tick_seconds: f64) {
+        if canary > 0 && stable == 0 && asked > 0.0 && asked < 100.0 {
+            let seconds = if tick_seconds.is_nan() { 0.0 } else { tick_seconds.clamp(0.0, LONGEST_TICK) };
+            self.stable_zero.add(seconds, canary as f64 * (100.0 - asked) / asked);
         }
     }
 
@@ -275,6 +278,14 @@ mod tests {
 
     #[test]
     fn a_stable_version_that_counts_none_of_its_share_is_silent_too() {
+        let ticks = |split: &mut Split, n: usize, canary: Option<u64>, stable: Option<u64>, weight: f64| {
+            for _ in 0..n {
+                split.push(canary, stable, weight, 1.0);
+                if let (Some(canary), Some(stable)) = (canary, stable) {
+                    split.listen_to_stable(canary, stable, weight, 1.0);
+                }
+            }
+        };
         let mut split = Split::default();
         ticks(&mut split, 10, Some(2), Some(8), 20.0);
         // Given counters that stand still, and 8 requests due a second:
