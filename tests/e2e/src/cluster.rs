@@ -1,4 +1,4 @@
-//! The cluster under test, through kubectl and helm.
+//! The cluster under test, through kubectl and helm. What is asked again and again goes to the API server itself (`api`).
 
 use std::{
     io::Write as _,
@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::Result;
+use crate::{Result, api};
 
 /// Namespace of Serin itself.
 pub const SERIN: &str = "serin-system";
@@ -45,17 +45,13 @@ fn said(program: &str, args: &[&str], output: &Output) -> Result<String> {
 
 /// An object as JSON; `None` if there is none.
 pub fn get(namespace: &str, kind: &str, name: &str) -> Result<Option<Value>> {
-    let text = kubectl(&["-n", namespace, "get", kind, name, "--ignore-not-found", "-o", "json"])?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    serde_json::from_str(&text).map(Some).map_err(|error| format!("{kind} {name}: {error}"))
+    api::get(&format!("{}/{name}", api::path(namespace, kind)?))
 }
 
 /// All objects of a kind.
 pub fn list(namespace: &str, kind: &str) -> Result<Vec<Value>> {
-    let text = kubectl(&["-n", namespace, "get", kind, "-o", "json"])?;
-    let list: Value = serde_json::from_str(&text).map_err(|error| format!("{kind}: {error}"))?;
+    let path = api::path(namespace, kind)?;
+    let list = api::get(&path)?.ok_or_else(|| format!("expected {kind} at {path}, found no such kind"))?;
     Ok(list["items"].as_array().cloned().unwrap_or_default())
 }
 

@@ -14,21 +14,21 @@ mod record;
 mod releases;
 mod router;
 mod routes;
-mod stage;
 mod steps;
 mod trouble;
+mod turns;
 mod workload;
 
 use std::{sync::Once, time::Duration};
 
 use serde_json::{Value, json};
 use serin_e2e::{
-    cluster::{get, install, kubectl},
+    cluster::{eventually, get, install, kubectl},
     exposure::{Exposure, exposure, now},
     shop::{Shop, repository},
     traffic::Load,
 };
-use stage::{alone, beside};
+use turns::{alone, beside};
 
 /// Installs Serin from its chart, once.
 pub fn serin() {
@@ -102,9 +102,13 @@ pub fn rollout_status(shop: &Shop) -> Option<i32> {
     serin_e2e::cluster::kubectl_raw(&args).expect("kubectl").status.code()
 }
 
-/// Nothing of a run is left.
+/// Nothing of a run is left. Its end is written down first, then it lets go of its finalizer.
 pub fn assert_tidy(shop: &Shop) {
-    assert_eq!(shop.leftovers().expect("objects"), Vec::<String>::new());
+    let tidy = eventually("nothing to be left", Duration::from_secs(5), || {
+        let left = shop.leftovers()?;
+        if left.is_empty() { Ok(Some(())) } else { Err(left.join(", ")) }
+    });
+    tidy.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Phase word of the Rollout.
