@@ -457,7 +457,13 @@ fn promoted_now_suspended_and_straight_back_by_the_window() {
 fn on_evidence_a_step_ends_before_its_bake_and_never_on_silence() {
     let _stage = super::beside();
     let steps = json!([{"weight": 20, "bake": "10m"}, {"weight": 50, "bake": "10m"}]);
-    let (shop, mut load) = open_shop("evidence", &steps, |rollout| rollout["spec"]["advance"] = json!("OnEvidence"));
+    let (shop, mut load) = open_shop("evidence", &steps, |rollout| {
+        rollout["spec"]["advance"] = json!("OnEvidence");
+        // The more is tolerated, the sooner it is proven that there is not more.
+        for (slo, kind) in [(0, "errors"), (1, "latency")] {
+            rollout["spec"]["slos"][slo][kind]["tolerance"] = json!({"relative": 1.5, "absolute": "1%"});
+        }
+    });
     let began = now();
     shop.release(&["VERSION=canary"]).expect("release");
     let run = shop.run_in("Succeeded", None, 4 * MINUTE).expect("Succeeded");
