@@ -103,6 +103,7 @@ pub(super) struct Track {
 
 impl Track {
     pub(super) fn new(watch: &Watch) -> Self {
+        let own_weight = watch.own();
         let Watch { slo, facets } = watch.sane();
         let bet = tolerated(&slo);
         let side = |facet| Side { facet, run: Sample::default(), lag: Lag::default(), versus: Versus::new(bet) };
@@ -123,7 +124,7 @@ impl Track {
             next_phi: Phi::ONE,
             lag: Lag::default(),
             versus: Versus::new(bet),
-            own_weight: 1.0 - facets.iter().map(|facet| facet.weight).sum::<f64>(),
+            own_weight,
             facets: facets.into_iter().map(side).collect(),
             proof,
             over: Purse::new(OVER_ANY),

@@ -66,6 +66,16 @@ fn kept(sum: f64) -> f64 {
     (sum.clamp(0.0, 1e9) * 1e6).round() / 1e6
 }
 
+/// Seconds of a tick, as far as they are an observation.
+fn sane(tick_seconds: f64) -> f64 {
+    if tick_seconds.is_nan() { 0.0 } else { tick_seconds.clamp(0.0, LONGEST_TICK) }
+}
+
+/// Both arms are due requests. At 100 % stable is due none, so neither says what the other is due.
+fn is_shared(weight: f64) -> bool {
+    weight > 0.0 && weight < 100.0
+}
+
 /// A sliding window over the ticks of a run. Bounded: at most 64 ticks and a few sums.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Split {
@@ -86,7 +96,7 @@ impl Split {
     /// One tick. Totals are requests in this tick, `None`: the arm could not be read. `set_weight`:
     /// the canary's weight in percent as the route has it.
     pub fn push(&mut self, canary_total: Option<u64>, stable_total: Option<u64>, set_weight: f64, tick_seconds: f64) {
-        let seconds = if tick_seconds.is_nan() { 0.0 } else { tick_seconds.clamp(0.0, LONGEST_TICK) };
+        let seconds = sane(tick_seconds);
         if let (Some(canary), Some(stable)) = (canary_total, stable_total) {
             self.window.push_back(Tick { canary, stable, seconds });
             self.trim();
@@ -98,8 +108,7 @@ impl Split {
         self.idle =
             ArmSeconds { canary: still(self.idle.canary, canary_total), stable: still(self.idle.stable, stable_total) };
         self.listen(canary_total, stable_total, set_weight, seconds);
-        let shared = set_weight > 0.0 && set_weight < 100.0;
-        if !shared || stable_total.is_some_and(|total| total > 0) {
+        if !is_shared(set_weight) || stable_total.is_some_and(|total| total > 0) {
             self.stable_zero = Spell::default();
         }
     }
@@ -107,15 +116,13 @@ impl Split {
     /// The same tick, where both were read and requests are shared by weight alone: those that are sent to the canary
     /// by what they are say nothing of stable.
     pub fn listen_to_stable(&mut self, canary: u64, stable: u64, asked: f64, tick_seconds: f64) {
-        if canary > 0 && stable == 0 && asked > 0.0 && asked < 100.0 {
-            let seconds = if tick_seconds.is_nan() { 0.0 } else { tick_seconds.clamp(0.0, LONGEST_TICK) };
-            self.stable_zero.add(seconds, canary as f64 * (100.0 - asked) / asked);
+        if canary > 0 && stable == 0 && is_shared(asked) {
+            self.stable_zero.add(sane(tick_seconds), canary as f64 * (100.0 - asked) / asked);
         }
     }
 
     fn listen(&mut self, canary: Option<u64>, stable: Option<u64>, weight: f64, seconds: f64) {
-        // At 100 % stable is due nothing, so it can't say what the canary is due.
-        let shared = weight > 0.0 && weight < 100.0;
+        let shared = is_shared(weight);
         let due = match stable {
             Some(stable) if shared => Some(stable as f64 * weight / (100.0 - weight)),
             _ => None,
@@ -200,6 +207,9 @@ mod tests {
     fn ticks(split: &mut Split, n: usize, canary: Option<u64>, stable: Option<u64>, weight: f64) {
         for _ in 0..n {
             split.push(canary, stable, weight, 1.0);
+            if let (Some(canary), Some(stable)) = (canary, stable) {
+                split.listen_to_stable(canary, stable, weight, 1.0);
+            }
         }
     }
 
@@ -278,14 +288,6 @@ mod tests {
 
     #[test]
     fn a_stable_version_that_counts_none_of_its_share_is_silent_too() {
-        let ticks = |split: &mut Split, n: usize, canary: Option<u64>, stable: Option<u64>, weight: f64| {
-            for _ in 0..n {
-                split.push(canary, stable, weight, 1.0);
-                if let (Some(canary), Some(stable)) = (canary, stable) {
-                    split.listen_to_stable(canary, stable, weight, 1.0);
-                }
-            }
-        };
         let mut split = Split::default();
         ticks(&mut split, 10, Some(2), Some(8), 20.0);
         // Given counters that stand still, and 8 requests due a second:
