@@ -253,27 +253,33 @@ fn words_of(millis: i64) -> String {
 
 /// They go where nobody reads along: by TLS, or to this machine.
 fn credentials(args: &RangeArgs, address: &Url) -> Result<Credentials, String> {
-    let (flag, file) = match (&args.token_file, &args.user_file) {
-        (Some(file), _) => ("--token-file", file),
-        (None, Some(file)) => ("--user-file", file),
-        (None, None) => return Ok(Credentials::None),
-    };
+    if let Some(file) = &args.token_file {
+        return match secret("--token-file", file, address)? {
+            token if token.is_empty() => {
+                Err(format!("--token-file {}: expected a token, found nothing", file.display()))
+            }
+            token => Ok(Credentials::Bearer(token)),
+        };
+    }
+    let Some(file) = &args.user_file else { return Ok(Credentials::None) };
+    match secret("--user-file", file, address)?.split_once(':') {
+        Some((username, password)) => {
+            Ok(Credentials::Basic { username: username.to_owned(), password: password.to_owned() })
+        }
+        None => Err(format!("--user-file {}: expected USER:PASSWORD, found no colon", file.display())),
+    }
+}
+
+/// What is in a file, if it may be said to this address.
+fn secret(flag: &str, file: &Path, address: &Url) -> Result<String, String> {
     let here = ["localhost", "127.0.0.1", "[::1]"].contains(&address.host_str().unwrap_or_default());
     if address.scheme() != "https" && !here {
         return Err(format!(
             "{flag}: expected an address with https://, found {address}: a secret would be read on its way"
         ));
     }
-    let wrong = |what: &dyn std::fmt::Display| format!("{flag} {}: {what}", file.display());
-    let text = fs::read_to_string(file).map_err(|error| wrong(&error))?;
-    match (text.trim(), text.trim().split_once(':'), &args.token_file) {
-        ("", _, Some(_)) => Err(wrong(&"expected a token, found nothing")),
-        (token, _, Some(_)) => Ok(Credentials::Bearer(token.to_owned())),
-        (_, Some((username, password)), None) => {
-            Ok(Credentials::Basic { username: username.to_owned(), password: password.to_owned() })
-        }
-        (_, None, None) => Err(wrong(&"expected USER:PASSWORD, found no colon")),
-    }
+    let text = fs::read_to_string(file).map_err(|error| format!("{flag} {}: {error}", file.display()))?;
+    Ok(text.trim().to_owned())
 }
 
 fn trust(file: Option<&Path>) -> Result<rustls::ClientConfig, String> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{beside::Beside, look};
 use crate::{
-    api::{Phase, Policy, RolloutRunStatus, SloKind, Source, Strata, ValidSlo},
+    api::{Phase, Policy, RolloutRunStatus, SloKind, Source, ValidSlo},
     evidence::{Blind, Count, Fold, Learnt, PodTick, QueryReading, QueryRule, Router, TailBounds, Tick, Watch},
     forecast,
     telemetry::{
@@ -249,9 +249,7 @@ pub fn watches(policy: &Policy, bounds: &[Option<TailBounds>]) -> Vec<Watch> {
             Some(Some(bounds)) => own.through_bounds(bounds),
             _ => own,
         };
-        // Which of them has how many requests is not known before the run.
-        let strata: Vec<(String, f64)> = valid.by.iter().flat_map(Strata::names).map(|name| (name, 1.0)).collect();
-        watch.through_strata(&strata)
+        forecast::by_values(watch, valid)
     };
     policy.slos.iter().enumerate().map(watch).collect()
 }
@@ -276,7 +274,7 @@ fn blind(round: &Round, counts: &TickCounts) -> Option<Blind> {
 mod tests {
     use super::*;
     use crate::{
-        api::validate,
+        api::{Strata, validate},
         evidence::Verdict,
         telemetry::{CounterQuery, LatencyQuery, Matcher, PodCounts, PodScrape},
     };

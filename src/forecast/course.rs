@@ -104,11 +104,16 @@ pub fn rules(policy: &Policy, slo: &ValidSlo) -> Rules {
 /// What an SLO is looked at through. Which bounds a run will choose is not known yet: here they are as many as there may
 /// be.
 pub fn watch(valid: &ValidSlo) -> Watch {
-    let alike = |names: Vec<String>| names.into_iter().map(|name| (name, 1.0)).collect::<Vec<_>>();
-    let bounds =
-        if valid.tail { (1..=MOST_OTHERS).map(|bound| format!("bound {bound}")).collect() } else { Vec::new() };
-    let strata = valid.by.iter().flat_map(Strata::names).collect();
-    Watch::from(slo(valid)).through_bounds_named(alike(bounds)).through_strata(&alike(strata))
+    let others = if valid.tail { MOST_OTHERS } else { 0 };
+    let bounds = (1..=others).map(|bound| (format!("bound {bound}"), 1.0)).collect();
+    by_values(Watch::from(slo(valid)).through_bounds_named(bounds), valid)
+}
+
+/// The same, looked at through the SLO's label values, too. Which of them has how many requests is not known before the
+/// run.
+pub fn by_values(watch: Watch, valid: &ValidSlo) -> Watch {
+    let strata: Vec<(String, f64)> = valid.by.iter().flat_map(Strata::names).map(|name| (name, 1.0)).collect();
+    watch.through_strata(&strata)
 }
 
 /// As the evidence needs it.

@@ -7,7 +7,7 @@ mod plan;
 mod simulation;
 mod statistics;
 
-pub use course::{Kind, Service, Stretch, course, rules, slo};
+pub use course::{Kind, Service, Stretch, by_values, course, rules, slo};
 pub use dice::Dice;
 pub use plan::{
     Cost, Found, Plan, PolicyPlan, Sight, StepPlan, TYPICAL, in_a_line, percent, rate_words, requests, time,
