@@ -185,12 +185,15 @@ fn holds_borrowed(world: &World, run: &RolloutRun) -> bool {
 /// What the counts say, as the engine takes it.
 pub fn seen(fold: &Fold) -> Seen {
     let split = fold.split();
-    let idle = split.idle_for();
+    let (idle, canary) = (split.idle_for(), split.silent());
     Seen {
         traffic: Traffic {
             seen: split.seen(),
-            silent: split.silent().map(|silent| silent_words(&silent)),
-            stable_silent: split.stable_silent().map(|silent| stable_silent_words(&silent)),
+            silent: canary.filter(|silent| !silent.is_answering()).map(|silent| silent_words(&silent)),
+            still: canary
+                .filter(Silent::is_answering)
+                .map(|silent| still_words(&silent))
+                .or_else(|| split.stable_silent().map(|silent| stable_silent_words(&silent))),
             canary_idle: idle.canary,
             stable_idle: idle.stable,
             blind: fold.blind().cloned(),
@@ -239,6 +242,14 @@ fn stable_silent_words(silent: &Silent) -> String {
         "of about {:.0} requests that were due to stable in {:.0} s it counted none, and the canary counts its own: are the \
          counters of stable's pods frozen, or does something send all requests to the canary?",
         silent.expected, silent.seconds
+    )
+}
+
+fn still_words(silent: &Silent) -> String {
+    format!(
+        "of about {:.0} requests that were due to the canary in {:.0} s its pods counted none, and the gateway saw {} answered: \
+         the counters of its pods stand still; look what serves their metrics",
+        silent.expected, silent.seconds, silent.answered
     )
 }
 

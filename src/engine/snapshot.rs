@@ -221,8 +221,8 @@ pub struct Traffic {
     pub seen: Option<f64>,
     /// The canary gets traffic and answers nothing: why that is believed.
     pub silent: Option<String>,
-    /// Stable is due requests, counts none, and the canary counts its own: why that is believed.
-    pub stable_silent: Option<String>,
+    /// One version's counters stand still although it serves: why that is believed.
+    pub still: Option<String>,
     /// Seconds since the canary's request counters last moved.
     pub canary_idle: f64,
     /// Seconds since stable's request counters last moved.

@@ -73,6 +73,9 @@ impl<S: Into<String>> From<S> for Blind {
     }
 }
 
+/// No gap is longer: after that a clock was set.
+const MOST_TICKS: i64 = 3600;
+
 /// The state of the fold over the ticks of a run; bounded. Serialise it at any time and go on later: the result is the
 /// same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +93,9 @@ pub struct Fold {
     /// Requests of both arms, in ticks in which both were read, and how long those were.
     requests: u64,
     millis: u64,
+    /// When the last of the ticks with counts was: Unix time in milliseconds.
+    #[serde(default)]
+    at: i64,
     blind: Option<Blind>,
 }
 
@@ -105,6 +111,7 @@ impl Fold {
             dispersion: vec![Dispersion::default(); slos.len()],
             requests: 0,
             millis: 0,
+            at: 0,
             blind: Some("no counts yet".into()),
         }
     }
@@ -154,7 +161,11 @@ impl Fold {
     fn count(&mut self, tick: &Tick) {
         let [canary, stable] = [&tick.canary, &tick.stable].map(|arm| arm.as_deref().map(requests));
         self.split.push(canary, stable, percent(tick.due), tick.seconds());
-        self.conservation.push(tick.router, canary.unwrap_or(0), stable.unwrap_or(0));
+        let ticks = self.ticks_since(tick);
+        self.conservation.push(tick.router, canary.unwrap_or(0), stable.unwrap_or(0), ticks);
+        if let Some(Router { canary, .. }) = &tick.router {
+            self.split.listen_to_router(canary.requests.saturating_sub(canary.failed));
+        }
         let (Some(canary), Some(stable)) = (canary, stable) else { return };
         self.requests = self.requests.saturating_add(canary).saturating_add(stable);
         self.millis = self.millis.saturating_add(u64::from(tick.interval));
@@ -162,6 +173,17 @@ impl Fold {
             self.ratio.push(canary, stable, percent(asked), tick.seconds());
             self.split.listen_to_stable(canary, stable, percent(asked), tick.seconds());
         }
+    }
+
+    /// How many ticks have passed since the one with counts before this: one, if there was no gap.
+    fn ticks_since(&mut self, tick: &Tick) -> u64 {
+        if tick.interval == 0 {
+            return 0;
+        }
+        let interval = i64::from(tick.interval);
+        let before = std::mem::replace(&mut self.at, tick.at);
+        let passed = if before > 0 { tick.at.saturating_sub(before) } else { interval };
+        (passed.saturating_add(interval / 2) / interval).clamp(1, MOST_TICKS).unsigned_abs()
     }
 
     /// Whether requests fail together, from stable's pods: for the ticks to come.

@@ -69,6 +69,11 @@ pub use windows::{QueryReading, QueryRule, Windowed, Windows};
 
 use slo::{Canary, Money, Track};
 
+/// For serde, which gives a reference.
+fn is_zero(requests: &u64) -> bool {
+    *requests == 0
+}
+
 /// One SLO as the evidence needs it. Ratios are shares of BAD requests, 0..1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Slo {

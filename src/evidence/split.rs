@@ -18,6 +18,8 @@ const SILENT_SECONDS: f64 = 5.0;
 const UNREADABLE_SECONDS: f64 = 10.0;
 /// ... while so many were to be expected. (By chance none of 20: e^-20.)
 const EXPECTED: f64 = 20.0;
+/// An arm that has answered this share of what was expected, as the router saw it, does answer.
+const ANSWERING: f64 = 0.5;
 /// What the canary got of its due is remembered for about 20 ticks with requests.
 const FADE: f64 = 0.95;
 
@@ -38,6 +40,15 @@ pub struct Silent {
     pub expected: f64,
     /// Its counters could not be read (else: they were read, and stood still).
     pub unreadable: bool,
+    /// Requests that the router sent it in that time and saw answered, where that is known.
+    pub answered: u64,
+}
+
+impl Silent {
+    /// It answers, as far as the router can see, and only its counters stand still.
+    pub fn is_answering(&self) -> bool {
+        self.answered as f64 >= ANSWERING * self.expected
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,6 +95,9 @@ pub struct Split {
     /// Since the canary's last request: ticks that were read, and ticks in which only stable was.
     zero: Spell,
     unread: Spell,
+    /// What the router saw the canary answer meanwhile.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    answered: u64,
     /// Since stable's last request: ticks that were read.
     #[serde(default)]
     stable_zero: Spell,
@@ -113,6 +127,13 @@ impl Split {
         }
     }
 
+    /// The same tick, as the router saw it: requests that it sent to the canary, and that did not fail.
+    pub fn listen_to_router(&mut self, answered: u64) {
+        if self.idle.canary > 0.0 {
+            self.answered = self.answered.saturating_add(answered);
+        }
+    }
+
     /// The same tick, where both were read and requests are shared by weight alone: those that are sent to the canary
     /// by what they are say nothing of stable.
     pub fn listen_to_stable(&mut self, canary: u64, stable: u64, asked: f64, tick_seconds: f64) {
@@ -132,8 +153,7 @@ impl Split {
             self.due = kept(self.due * FADE + self.zero.due + due);
         }
         if !shared || canary.is_some_and(|total| total > 0) {
-            self.zero = Spell::default();
-            self.unread = Spell::default();
+            (self.zero, self.unread, self.answered) = (Spell::default(), Spell::default(), 0);
         } else if let Some(due) = due {
             // Time in which stable's counters stand still, too, says nothing: what comes of it in one piece at its end is
             // not yet read at the canary, perhaps.
@@ -184,14 +204,14 @@ impl Split {
         } else {
             return None;
         };
-        Some(Silent { seconds: spell.seconds, expected: expected(spell), unreadable })
+        Some(Silent { seconds: spell.seconds, expected: expected(spell), unreadable, answered: self.answered })
     }
 
     /// Is stable silent while it should serve? As careful. (Of one that can't be read nothing is known.)
     pub fn stable_silent(&self) -> Option<Silent> {
         let Spell { seconds, due } = self.stable_zero;
         let is_long = seconds >= SILENT_SECONDS && due >= EXPECTED;
-        is_long.then_some(Silent { seconds, expected: due, unreadable: false })
+        is_long.then_some(Silent { seconds, expected: due, unreadable: false, answered: 0 })
     }
 
     /// How long each arm's request counter has stood still.
@@ -307,6 +327,33 @@ mod tests {
         assert_eq!(split.stable_silent(), None);
         ticks(&mut split, 19, Some(1), Some(0), 50.0);
         assert_eq!(split.stable_silent(), None);
+    }
+
+    #[test]
+    fn a_canary_that_the_router_sees_answer_only_does_not_count() {
+        let seconds = |split: &mut Split, n: usize, stable: u64, answered: u64| {
+            for _ in 0..n {
+                ticks(split, 1, Some(0), Some(stable), 20.0);
+                split.listen_to_router(answered);
+            }
+        };
+        let is_answering = |split: &Split| split.silent().map(|silent| silent.is_answering());
+        // Given counters that stand still at both, and go on at stable, with all that came meanwhile:
+        let mut split = Split::default();
+        ticks(&mut split, 20, Some(40), Some(160), 20.0);
+        split.listen_to_router(1_000_000);
+        seconds(&mut split, 15, 0, 40);
+        seconds(&mut split, 1, 16 * 160, 40);
+        seconds(&mut split, 5, 160, 38);
+        assert_eq!(is_answering(&split), Some(true));
+        // When it hangs, what it has answered is soon too little:
+        seconds(&mut split, 25, 160, 0);
+        assert_eq!(is_answering(&split), Some(false));
+        // Nor do answers of an earlier silence count.
+        ticks(&mut split, 1, Some(40), Some(160), 20.0);
+        split.listen_to_router(1_000_000);
+        seconds(&mut split, 5, 160, 1);
+        assert_eq!(is_answering(&split), Some(false));
     }
 
     #[test]

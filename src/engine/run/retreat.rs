@@ -6,7 +6,7 @@ use super::{
     view::View,
 };
 use crate::{
-    api::{Outcome, Phase, Stage, WaitingReason},
+    api::{Outcome, Phase, SloKind, Stage, WaitingReason},
     evidence::{Harm, Judgement, Lost, QueryRule, Test, Verdict, Windowed, Windows, cap_of_budget, ticks_to_react},
 };
 
@@ -137,7 +137,8 @@ fn harm(view: &View<'_>) -> Option<Retreat> {
         let message = format!("{}; limits.failedRequests is {most:.0}", harm_words(judgement));
         return refuse(reasons::FAILED_REQUESTS, message);
     }
-    if let Some(lost) = view.snapshot.traffic.lost.as_ref().filter(|lost| lost.harm.exceeds(most, ticks)) {
+    let lost = view.snapshot.traffic.lost.as_ref();
+    if let Some(lost) = lost.filter(|lost| lost.harm.exceeds(most, ticks)) {
         let message = format!("{}; limits.failedRequests is {most:.0}", lost_words(lost));
         return refuse(reasons::FAILED_REQUESTS, message);
     }
@@ -145,12 +146,13 @@ fn harm(view: &View<'_>) -> Option<Retreat> {
         let requests = rate * budget.window.as_secs_f64();
         for (judgement, slo) in judgements.iter().zip(&view.policy.slos) {
             let cap = cap_of_budget(budget.share.ratio(), slo.bad_allowed, requests);
-            if over(cap)(&judgement) {
+            // What is lost has failed, so it is of the budget for errors.
+            let lost = lost.filter(|lost| slo.kind == SloKind::Errors && lost.harm.exceeds(cap, ticks));
+            let words = over(cap)(&judgement).then(|| harm_words(judgement)).or_else(|| lost.map(lost_words));
+            if let Some(words) = words {
                 let message = format!(
-                    "{}; {} of the error budget of {} are {cap:.0} at {rate:.1} requests a second (limits.errorBudget)",
-                    harm_words(judgement),
-                    budget.share,
-                    budget.window
+                    "{words}; {} of the error budget of {} are {cap:.0} at {rate:.1} requests a second (limits.errorBudget)",
+                    budget.share, budget.window
                 );
                 return refuse(reasons::ERROR_BUDGET, message);
             }
@@ -168,7 +170,7 @@ fn harm_words(judgement: &Judgement) -> String {
 
 fn lost_words(lost: &Lost) -> String {
     format!(
-        "{} were lost because of this release: the gateway sent them to the canary, and its pods never counted them",
+        "{} were lost because of this release: the gateway saw them fail at the canary, and its pods never counted them",
         about(&lost.harm)
     )
 }
@@ -276,6 +278,15 @@ mod tests {
         let (reason, message) = retreat(1300.0, 900.0, 0.0, budget).expect("above it");
         assert_eq!(reason, reasons::ERROR_BUDGET);
         assert!(message.contains("5% of the error budget of 30d are 1296 at 1.0 requests a second"), "{message}");
+        // What was lost counts, too.
+        let lose = |scene: &mut Scene| {
+            budget(scene);
+            let harm = Harm { failed: 1300.0, low: 900.0, high: 1400.0, per_tick: 0.0 };
+            scene.snapshot.traffic.lost = Some(Lost { harm, ..Lost::default() });
+        };
+        let (reason, message) = retreat(0.0, 0.0, 0.0, lose).expect("above it");
+        assert_eq!(reason, reasons::ERROR_BUDGET);
+        assert!(message.contains("were lost") && message.contains("of the error budget of 30d"), "{message}");
         // Without any rate there is no budget to go by.
         assert!(
             retreat(1300.0, 900.0, 0.0, |scene| {

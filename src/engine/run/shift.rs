@@ -298,7 +298,7 @@ fn why_not_yet(view: &View<'_>, elapsed: f64, lets: &Lets, bake: Millis) -> Opti
         let message = format!("query {}: both versions are bad; goes on when it is over", query.rule().name);
         return Some((WaitingReason::SharedFault, message));
     }
-    let held = || blame::hold(view).or_else(|| replacement(view)).or_else(|| stable_silent(view));
+    let held = || blame::hold(view).or_else(|| replacement(view)).or_else(|| still(view));
     if let Some(held) = held().or_else(|| split(view)).or_else(|| lost(view)) {
         return Some(held);
     }
@@ -366,9 +366,9 @@ fn blind(view: &View<'_>) -> Option<(WaitingReason, String)> {
     })
 }
 
-/// Without stable's counts there is nothing to compare with, and no share to check.
-fn stable_silent(view: &View<'_>) -> Option<(WaitingReason, String)> {
-    let why = view.snapshot.traffic.stable_silent.as_ref()?;
+/// Without one version's counts there is nothing to compare, and no share to check.
+fn still(view: &View<'_>) -> Option<(WaitingReason, String)> {
+    let why = view.snapshot.traffic.still.as_ref()?;
     Some((WaitingReason::SilentArm, why.clone()))
 }
 
@@ -414,8 +414,8 @@ fn lost(view: &View<'_>) -> Option<(WaitingReason, String)> {
     let percent = |count: Count| 100.0 * count.ratio().unwrap_or(0.0);
     let message = format!(
         "of {} requests that the gateway sent to the canary its pods did not count {:.1} % at least (stable's: {:.1} %), so what \
-         they count says little: look whether pods crash or close connections, or count less than the old version did; about \
-         {:.0} were lost because of this release, and {} take it back (limits.failedRequests)",
+         they count says little: look whether pods crash or close connections, or count less than the old version did; the \
+         gateway saw about {:.0} of them fail because of this release, and {} take it back (limits.failedRequests)",
         lost.canary.total,
         percent(lost.canary),
         percent(lost.stable),
@@ -529,7 +529,7 @@ mod tests {
         assert_eq!(held(&counted(Verdict::Good, 1000, 9)), None);
         // A canary that seems to get all is not blamed on the route where stable counts nothing.
         let silent = |scene: &mut Scene| {
-            scene.snapshot.traffic.stable_silent = Some("none of 40".to_owned());
+            scene.snapshot.traffic.still = Some("none of 40".to_owned());
             let mismatch =
                 Mismatch { off: Off::More, asked: 5.0, got: 100.0, requests: 40, evidence: 9.0, threshold: 5.3 };
             scene.snapshot.traffic.mismatch = Some(mismatch);
@@ -548,7 +548,10 @@ mod tests {
         assert_eq!(reason, WaitingReason::RequestsLost);
         assert!(message.contains("of 800 requests that the gateway sent"), "{message}");
         assert!(message.contains("did not count 12.5 % at least (stable's: 0.2 %)"), "{message}");
-        assert!(message.contains("about 98 were lost because of this release, and 500 take it back"), "{message}");
+        assert!(
+            message.contains("saw about 98 of them fail because of this release, and 500 take it back"),
+            "{message}"
+        );
     }
 
     #[test]
