@@ -210,21 +210,10 @@ fn counters_that_stand_still_hold_the_run_and_counters_that_begin_anew_do_not() 
     let names = ["NoData", "SilentArm", "FewRequests", "RequestsLost"];
     assert!(names.contains(&waiting["reason"].as_str().unwrap_or_default()), "{waiting}");
     // those of the canary alone, which the gateway sees answer, are no reason to take it back
-    let held_for = |words: &str| {
-        let silent = eventually(words, MINUTE, || {
-            let run = shop.run()?.unwrap_or_default();
-            let waiting = &run["status"]["waiting"];
-            match waiting["reason"] == "SilentArm" && waiting["message"].to_string().contains(words) {
-                true => Ok(Some(waiting.clone())),
-                false => Err(run["status"].to_string()),
-            }
-        });
-        println!("      {}", silent.unwrap_or_else(|error| panic!("{error}"))["message"]);
-    };
     for (pod, _) in pods_of(&shop, &run["spec"]["from"]) {
         shop.faults_of(&pod, &json!({"metrics": "right"})).expect("faults");
     }
-    held_for("the counters of its pods stand still");
+    super::held(&shop, None, "SilentArm", "the counters of its pods stand still");
     // when they go on, all that came meanwhile is counted, and so does the run
     shop.faults(&json!({"metrics": "right"})).expect("faults");
     let run = weighted(&shop, 50);
@@ -232,7 +221,7 @@ fn counters_that_stand_still_hold_the_run_and_counters_that_begin_anew_do_not() 
     for (pod, _) in pods_of(&shop, &run["spec"]["from"]) {
         shop.faults_of(&pod, &json!({"metrics": "frozen"})).expect("faults");
     }
-    held_for("due to stable");
+    super::held(&shop, None, "SilentArm", "due to stable");
     shop.faults(&json!({"metrics": "right"})).expect("faults");
     // and counters that begin anew on every pod at once are no wave of anything
     shop.faults(&json!({"metrics": "forgetful"})).expect("faults");

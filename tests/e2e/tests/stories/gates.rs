@@ -17,7 +17,7 @@ use serin_e2e::{
     shop::repository,
 };
 
-use super::{assert_tidy, figures, open_shop, rollout_status};
+use super::{assert_tidy, figures, held, node, open_shop, rollout_status};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -102,10 +102,6 @@ impl Oracle {
     }
 }
 
-fn node() -> String {
-    std::env::var("NODE_IP").expect("NODE_IP: run these by tests/run")
-}
-
 fn answer(mut stream: impl Read + Write, says: &AtomicBool, hears: &Mutex<Vec<Value>>) {
     let mut bytes = Vec::new();
     let mut part = [0; 4096];
@@ -128,42 +124,39 @@ fn answer(mut stream: impl Read + Write, says: &AtomicBool, hears: &Mutex<Vec<Va
     let _ = stream.flush();
 }
 
-/// Lets HTTP gates reach these hosts for as long as it lives.
-struct Hosts;
+/// HTTPS gates are trusted by this certificate for as long as it lives.
+struct Trust;
 
-impl Hosts {
-    /// `trusting`: certificates as PEM.
-    fn set(hosts: &Value, trusting: &str) -> Result<(), String> {
+impl Trust {
+    /// `certificate`: PEM.
+    fn set(certificate: &str) -> Result<(), String> {
         let chart = repository().join("charts/serin").display().to_string();
-        let value = format!("gates={}", json!({"hosts": hosts, "caBundle": trusting}));
+        let value = format!("gates={}", json!({"hosts": [node()], "caBundle": certificate}));
         let args = ["upgrade", "serin", &chart, "-n", SERIN, "--reuse-values", "--set-json", &value];
         helm(&[&args[..], &["--wait", "--timeout", "90s"]].concat()).map(drop)
     }
-    fn allow(host: &str) -> Self {
-        Self::trust(host, "")
-    }
-    fn trust(host: &str, trusting: &str) -> Self {
-        Self::set(&json!([host]), trusting).expect("helm upgrade");
+    fn of(certificate: &str) -> Self {
+        Self::set(certificate).expect("helm upgrade");
         Self
     }
 }
 
-impl Drop for Hosts {
+impl Drop for Trust {
     fn drop(&mut self) {
-        let back = Self::set(&json!([]), "");
+        let back = Self::set("");
         assert!(back.is_ok() || std::thread::panicking(), "{back:?}");
     }
 }
 
 #[test]
 fn an_http_gate_holds_until_it_says_yes_and_reaches_allowed_hosts_only() {
-    let _stage = super::alone();
-    super::serin();
+    let _stage = super::beside();
     let oracle = Oracle::new();
+    let elsewhere = oracle.url.replace(&node(), "node.example.com");
     let steps = json!([{"weight": 20, "bake": "1s"}, {"weight": 50, "bake": "1s"}]);
     let (shop, mut load) = open_shop("gatehttp", &steps, |rollout| {
         rollout["spec"]["gates"] =
-            json!([{"name": "ask", "at": "Step", "step": 2, "http": {"url": oracle.url, "retries": 0}}]);
+            json!([{"name": "ask", "at": "Step", "step": 2, "http": {"url": elsewhere, "retries": 0}}]);
     });
     let began = now();
     // a host that the operator does not allow is a no
@@ -176,17 +169,12 @@ fn an_http_gate_holds_until_it_says_yes_and_reaches_allowed_hosts_only() {
     shop.serin(&["undo", "auth"]).expect("undo");
     shop.idle().expect("Ready");
 
-    let _hosts = Hosts::allow(&node());
+    // one that it allows is asked
     let patch = json!({"spec": {"gates": [{"name": "ask", "at": "Step", "step": 2, "http": {"url": oracle.url, "retries": 0}, "onFailure": "Hold"}]}});
     shop.kubectl(&["patch", "rollouts.serin.dev", "auth", "--type=merge", "-p", &patch.to_string()]).expect("patched");
     shop.release(&["VERSION=second"]).expect("release");
     let first = run["metadata"]["name"].as_str().expect("a name").to_owned();
-    let held = eventually("a hold by the gate", 2 * MINUTE, || {
-        let run = shop.run()?.filter(|run| run["metadata"]["name"] != first.as_str()).unwrap_or_default();
-        let said = run["status"]["waiting"]["message"].as_str().unwrap_or_default().to_owned();
-        if said.contains("database migration is under way") { Ok(Some(run)) } else { Err(said) }
-    })
-    .expect("held");
+    let held = held(&shop, Some(&first), "Gate", "database migration is under way");
     assert_eq!((&held["status"]["step"], &held["status"]["weight"]["set"]), (&json!(1), &json!(20)));
     oracle.yes.store(true, Ordering::SeqCst);
     shop.run_in("Succeeded", Some(&first), 2 * MINUTE).expect("Succeeded");
@@ -203,7 +191,6 @@ fn an_https_gate_is_asked_only_if_its_certificate_is_trusted() {
     super::serin();
     let (oracle, certificate) = Oracle::secure();
     oracle.yes.store(true, Ordering::SeqCst);
-    let hosts = Hosts::allow(&node());
     let (shop, mut load) = open_shop("gatehttps", &json!([{"weight": 50, "bake": "1s"}]), |rollout| {
         rollout["spec"]["gates"] =
             json!([{"name": "ask", "at": "FirstTraffic", "http": {"url": oracle.url, "retries": 0}}]);
@@ -218,7 +205,7 @@ fn an_https_gate_is_asked_only_if_its_certificate_is_trusted() {
     shop.serin(&["undo", "auth"]).expect("undo");
     shop.idle().expect("Ready");
 
-    let _hosts = (Hosts::trust(&node(), &certificate), hosts);
+    let _trust = Trust::of(&certificate);
     shop.release(&["VERSION=second"]).expect("release");
     let first = run["metadata"]["name"].as_str().expect("a name").to_owned();
     let run = shop.run_in("Succeeded", Some(&first), 2 * MINUTE).expect("Succeeded");
@@ -239,12 +226,7 @@ fn a_closed_window_holds_a_step_and_never_a_rollback() {
     });
     let began = now();
     shop.release(&["VERSION=canary"]).expect("release");
-    let held = eventually("a hold by the window", MINUTE, || {
-        Ok(shop.run()?.filter(|run| run["status"]["waiting"]["reason"] == "Gate"))
-    })
-    .expect("held");
-    println!("      {}", held["status"]["waiting"]["message"]);
-    assert!(held["status"]["waiting"]["message"].as_str().unwrap_or_default().contains("year's end"));
+    let held = held(&shop, None, "Gate", "year's end");
     assert_eq!(held["status"]["weight"]["set"], 20);
     shop.serin(&["abort", "auth"]).expect("abort");
     shop.run_in("RolledBack", None, MINUTE).expect("RolledBack");

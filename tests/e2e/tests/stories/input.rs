@@ -9,7 +9,7 @@ use serin_e2e::{
     traffic::Load,
 };
 
-use super::{assert_tidy, gateway, open_shop, serin, short_steps};
+use super::{assert_tidy, gateway, held, open_shop, serin, short_steps};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -394,15 +394,7 @@ fn a_metric_that_does_not_exist_holds_the_run_and_is_named() {
     shop.idle().expect("Ready");
     let mut load = Load::start(&gateway(), &shop.host, 100, 300, &[]).expect("load");
     shop.release(&["VERSION=canary"]).expect("release");
-    let held = eventually("a hold for NoData", MINUTE, || {
-        let run = shop.run()?.unwrap_or_default();
-        match run["status"]["waiting"]["reason"] == "NoData" {
-            true => Ok(Some(run)),
-            false => Err(format!("found {}", run["status"]["message"])),
-        }
-    })
-    .expect("held");
-    println!("      {}", held["status"]["waiting"]["message"]);
+    held(&shop, None, "NoData", "");
     std::thread::sleep(Duration::from_secs(15));
     let run = shop.run().expect("kubectl").expect("a run");
     let status = &run["status"];

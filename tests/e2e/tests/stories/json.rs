@@ -14,7 +14,7 @@ use std::{
 use serde_json::json;
 use serin_e2e::{cluster::eventually, exposure::now, shop::Shop, traffic::Load};
 
-use super::{assert_tidy, figures, gateway, prometheus::Telemetry, serin};
+use super::{assert_tidy, figures, gateway, held, node, serin};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -33,9 +33,7 @@ struct Counter {
 
 impl Counter {
     fn start(load: Load) -> Self {
-        let url = std::env::var("PROMETHEUS_URL").expect("PROMETHEUS_URL: run these by tests/run");
-        let host: SocketAddr = url.trim_start_matches("http://").parse().expect("an address of the cluster's node");
-        let listener = TcpListener::bind((host.ip(), 0)).expect("a port");
+        let listener = TcpListener::bind((node(), 0)).expect("a port");
         listener.set_nonblocking(true).expect("non-blocking");
         let mut counter = Self {
             address: listener.local_addr().expect("an address"),
@@ -97,7 +95,7 @@ fn counts(load: &Mutex<Load>, canary: &str) -> String {
 
 #[test]
 fn a_release_is_judged_by_json_and_held_while_it_is_old() {
-    let _stage = super::alone();
+    let _stage = super::beside();
     serin();
     let shop = Shop::open("json").expect("a shop");
     let counter = Counter::start(Load::start(&gateway(), &shop.host, 200, 600, &[]).expect("load"));
@@ -110,7 +108,6 @@ fn a_release_is_judged_by_json_and_held_while_it_is_old() {
     })
     .expect("a Rollout");
     shop.idle().expect("Ready");
-    let _allowed = Telemetry::with(&format!("telemetry.hosts={{{}}}", counter.address));
 
     // given a source that stands still, the run holds and says so
     counter.releases("v2");
@@ -121,14 +118,7 @@ fn a_release_is_judged_by_json_and_held_while_it_is_old() {
     });
     shifting.expect("weight 20");
     counter.stands_still.store(true, Ordering::Relaxed);
-    let held = eventually("a hold for old numbers", MINUTE, || {
-        let waiting = shop.run()?.unwrap_or_default()["status"]["waiting"].clone();
-        match waiting["reason"] == "StaleData" && waiting["message"].to_string().contains("the newest numbers are") {
-            true => Ok(Some(waiting)),
-            false => Err(waiting.to_string()),
-        }
-    });
-    println!("      {}", held.unwrap_or_else(|error| panic!("{error}"))["message"]);
+    held(&shop, None, "StaleData", "the newest numbers are");
     // and goes on with it, by what the callers counted
     counter.stands_still.store(false, Ordering::Relaxed);
     let run = shop.run_in("Succeeded", None, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));

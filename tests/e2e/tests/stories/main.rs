@@ -30,14 +30,50 @@ use serin_e2e::{
 };
 use turns::{alone, beside};
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// Installs Serin from its chart, once.
 pub fn serin() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let chart = repository().join("charts/serin");
-        let router = format!("telemetry.router={}", router());
-        install(&chart.display().to_string(), &[&router]).expect("Serin installs from its chart");
+        let mut settings = vec![format!("gates.hosts={{{}}}", node())];
+        if let Value::Object(telemetry) = telemetry() {
+            settings.extend(telemetry.iter().map(|(name, value)| match value {
+                Value::Array(hosts) => format!("telemetry.{name}={{{}}}", hosts[0].as_str().unwrap_or_default()),
+                Value::String(text) => format!("telemetry.{name}={text}"),
+                other => format!("telemetry.{name}={other}"),
+            }));
+        }
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        install(&chart.display().to_string(), &settings).expect("Serin installs from its chart");
     });
+}
+
+/// The chart's `telemetry` as stories have it that do not set it themselves: Rollouts may ask what is at the node, in PromQL
+/// of their own, too.
+pub fn telemetry() -> Value {
+    json!({"hosts": [node()], "secrets": false, "queries": true, "router": router()})
+}
+
+/// The cluster's only node, where the gateways, Prometheus and the stories' own servers are.
+pub fn node() -> String {
+    std::env::var("NODE_IP").expect("NODE_IP: run these by tests/run")
+}
+
+/// Waits until the newest run, later than `after`, is held for this reason, and says so in these words.
+pub fn held(shop: &Shop, after: Option<&str>, reason: &str, words: &str) -> Value {
+    let run = eventually(&format!("a hold for {reason} that says {words:?}"), MINUTE, || {
+        let run = shop.run()?.filter(|run| run["metadata"]["name"].as_str() != after).unwrap_or_default();
+        let waiting = &run["status"]["waiting"];
+        match waiting["reason"] == reason && waiting["message"].to_string().contains(words) {
+            true => Ok(Some(run)),
+            false => Err(run["status"].to_string()),
+        }
+    });
+    let run = run.unwrap_or_else(|error| panic!("{error}"));
+    println!("      held: {}", run["status"]["waiting"]["message"]);
+    run
 }
 
 /// Callers who go round the gateway, to the Service itself: its address, and so many of their requests a second.
@@ -50,7 +86,7 @@ pub fn direct_callers(shop: &Shop, rate: u32) -> (String, Load) {
 
 /// Where Contour's Envoy shows its counters.
 pub fn router() -> String {
-    format!("{}:8002", std::env::var("NODE_IP").expect("NODE_IP: run these by tests/run"))
+    format!("{}:8002", node())
 }
 
 /// Address of the gateway.

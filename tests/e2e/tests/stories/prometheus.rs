@@ -10,7 +10,7 @@ use serin_e2e::{
     traffic::Load,
 };
 
-use super::{assert_tidy, figures, gateway, serin};
+use super::{assert_tidy, figures, gateway, held, node, serin};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -52,34 +52,27 @@ impl Telemetry {
         Self::set("--set", values).expect("helm upgrade");
         Self
     }
-    /// Lets Rollouts ask the cluster's Prometheus.
-    fn allowed() -> Self {
-        let host = address().trim_start_matches("http://").to_owned();
-        Self::with(&format!("telemetry.hosts={{{host}}}"))
-    }
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        let values = json!({"hosts": [], "secrets": false, "queries": false, "router": super::router()});
-        let back = Self::set("--set-json", &format!("telemetry={values}"));
+        let back = Self::set("--set-json", &format!("telemetry={}", super::telemetry()));
         assert!(back.is_ok() || std::thread::panicking(), "{back:?}");
     }
 }
 
-/// Waits until the newest run, later than `after`, holds without data, and says so in these words.
-fn held(shop: &Shop, after: Option<&str>, words: &str) -> Value {
-    let run = eventually(&format!("a hold that says {words:?}"), MINUTE, || {
-        let run = shop.run()?.filter(|run| run["metadata"]["name"].as_str() != after).unwrap_or_default();
-        let waiting = &run["status"]["waiting"];
-        match waiting["reason"] == "NoData" && waiting["message"].to_string().contains(words) {
-            true => Ok(Some(run)),
-            false => Err(waiting.to_string()),
-        }
-    });
-    let run = run.unwrap_or_else(|error| panic!("{error}"));
-    println!("      {}", run["status"]["waiting"]["message"]);
-    run
+/// Waits until the newest run holds without data, and says so in these words.
+fn blind(shop: &Shop, words: &str) -> Value {
+    held(shop, None, "NoData", words)
+}
+
+/// A query of one's own: the share of errors.
+fn query() -> Value {
+    let requests = |only: &str| {
+        format!("sum(rate(http_requests_total{{namespace=\"{{namespace}}\",pod=~\"{{pods}}\"{only}}}[20s]))")
+    };
+    let query = format!("({} or vector(0)) / {}", requests(",code=~\"5..\""), requests(""));
+    json!({"name": "answers", "query": query, "most": "2%", "window": "10s", "windows": 2})
 }
 
 fn name_of(run: &Value) -> String {
@@ -88,19 +81,13 @@ fn name_of(run: &Value) -> String {
 
 #[test]
 fn a_release_is_judged_by_the_counts_of_prometheus() {
-    let _stage = super::alone();
+    let _stage = super::beside();
     let steps = json!([{"weight": 20, "bake": "5s"}, {"weight": 50, "bake": "5s"}]);
     let (shop, mut load) = open("prometheus", &steps, &json!({"address": address(), "interval": "2s"}));
     let began = now();
-    // an address that the operator does not allow is not asked
     shop.release(&["VERSION=canary"]).expect("release");
-    let run = held(&shop, None, "among those that the operator's configuration allows (telemetry.hosts of the chart)");
-    assert_eq!((&run["status"]["phase"], &run["status"]["step"]), (&json!("Shifting"), &json!(1)));
-    // allowed, the same run goes on
-    let _allowed = Telemetry::allowed();
-    let allowed = now();
     let run = shop.run_in("Succeeded", None, 3 * MINUTE).expect("Succeeded");
-    println!("      promoted {:.1} s after it was allowed", now() - allowed);
+    println!("      promoted after {:.1} s", now() - began);
     let slo = &run["status"]["slos"][0];
     assert!(slo["canary"]["requests"].as_u64() > Some(100) && slo["stable"]["requests"].as_u64() > Some(100), "{slo}");
     let seen = figures(&mut load, began, "canary");
@@ -122,8 +109,7 @@ fn a_release_is_judged_by_the_counts_of_prometheus() {
 
 #[test]
 fn a_slow_tail_is_found_in_the_histograms_of_prometheus() {
-    let _stage = super::alone();
-    let _allowed = Telemetry::allowed();
+    let _stage = super::beside();
     let source = json!({"address": address(), "interval": "2s"});
     let (shop, mut load) = open("promtail", &json!([{"weight": 50, "bake": "3m"}]), &source);
     // given 3 % of the requests at 150 ms, which the SLO's 250 ms do not see
@@ -139,14 +125,8 @@ fn a_slow_tail_is_found_in_the_histograms_of_prometheus() {
 
 #[test]
 fn a_query_of_ones_own_holds_a_step_for_a_good_window_and_refuses_after_bad_ones() {
-    let _stage = super::alone();
-    let _allowed = Telemetry::allowed();
-    let requests = |only: &str| {
-        format!("sum(rate(http_requests_total{{namespace=\"{{namespace}}\",pod=~\"{{pods}}\"{only}}}[20s]))")
-    };
-    let query = format!("({} or vector(0)) / {}", requests(",code=~\"5..\""), requests(""));
-    let source = json!({"address": address(), "interval": "2s", "queries": [
-        {"name": "answers", "query": query, "most": "2%", "window": "10s", "windows": 2}]});
+    let _stage = super::beside();
+    let source = json!({"address": address(), "interval": "2s", "queries": [query()]});
     let (shop, mut load) = open("promquery", &json!([{"weight": 50, "bake": "5s"}]), &source);
     // given an SLO on latency only
     let rollout = get(&shop.namespace, "rollouts.serin.dev", "auth").expect("kubectl").expect("a Rollout");
@@ -156,11 +136,9 @@ fn a_query_of_ones_own_holds_a_step_for_a_good_window_and_refuses_after_bad_ones
     shop.kubectl(&["patch", "rollouts.serin.dev", "auth", "--type=merge", "-p", &patch]).expect("patched");
     shop.idle().expect("Ready");
 
-    // when the operator lets nobody ask, it is said, and once it does, a healthy version is promoted
+    // a healthy version is promoted
     let began = now();
     shop.release(&["VERSION=canary"]).expect("release");
-    held(&shop, None, "lets Rollouts ask nothing in PromQL of their own (telemetry.queries of the chart)");
-    let _asking = Telemetry::with("telemetry.queries=true");
     let run = shop.run_in("Succeeded", None, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
     println!("      {}", run["status"]["queries"]);
     let seen = figures(&mut load, began, "canary");
@@ -220,13 +198,21 @@ impl Drop for Daemon {
 }
 
 #[test]
-fn while_prometheus_is_away_the_run_is_held_and_goes_on_when_it_is_back() {
+fn while_prometheus_is_not_to_be_asked_or_away_the_run_is_held_and_goes_on_when_it_answers() {
     let _stage = super::alone();
-    let _allowed = Telemetry::allowed();
     let steps = json!([{"weight": 20, "bake": "10s"}, {"weight": 50, "bake": "5s"}]);
-    let (shop, mut load) = open("prometheusaway", &steps, &json!({"address": address(), "interval": "2s"}));
+    let source = json!({"address": address(), "interval": "2s", "queries": [query()]});
+    let (shop, mut load) = open("prometheusaway", &steps, &source);
+    // an address that the operator does not allow is not asked, nor is a query of one's own
+    let telemetry = Telemetry::with("telemetry.hosts={elsewhere.example.com},telemetry.queries=false");
     let began = now();
     shop.release(&["VERSION=canary"]).expect("release");
+    let run = blind(&shop, "among those that the operator's configuration allows (telemetry.hosts of the chart)");
+    assert_eq!((&run["status"]["phase"], &run["status"]["step"]), (&json!("Shifting"), &json!(1)));
+    let other = Telemetry::with(&format!("telemetry.hosts={{{}}}", node()));
+    blind(&shop, "lets Rollouts ask nothing in PromQL of their own (telemetry.queries of the chart)");
+    // allowed, the same run goes on
+    drop((telemetry, other));
     eventually("verdicts at weight 20", MINUTE, || {
         let run = shop.run()?.unwrap_or_default();
         let judged = run["status"]["slos"][0]["canary"]["requests"].as_u64() > Some(0);
@@ -236,12 +222,12 @@ fn while_prometheus_is_away_the_run_is_held_and_goes_on_when_it_is_back() {
     let daemon = Daemon;
     // it hangs
     Daemon::tell("pause");
-    held(&shop, None, "expected an answer within 5s, found none");
+    blind(&shop, "expected an answer within 5s, found none");
     // it is gone, for longer than a silent canary would be given
     Daemon::tell("kill");
-    held(&shop, None, "could not connect: ");
+    blind(&shop, "could not connect: ");
     std::thread::sleep(Duration::from_secs(20));
-    let run = held(&shop, None, "could not connect: ");
+    let run = blind(&shop, "could not connect: ");
     assert_eq!((&run["status"]["phase"], &run["status"]["weight"]["set"]), (&json!("Shifting"), &json!(20)));
     assert_eq!(run["status"]["step"], 1, "it does not go on without counts");
     Daemon::tell("start");
@@ -288,8 +274,7 @@ fn a_secret_can_be_named_by_those_only_who_may_read_it() {
     assert!(refusal.contains("Serin may read none: leave it out, or ask for telemetry.secrets"), "{refusal}");
 
     // then it takes the right to read it
-    let host = address().trim_start_matches("http://").to_owned();
-    let _telemetry = Telemetry::with(&format!("telemetry.hosts={{{host}}},telemetry.secrets=true"));
+    let _telemetry = Telemetry::with("telemetry.secrets=true");
     let refusal = eventually("the changed policy", Duration::from_secs(20), || {
         let refusal = named().expect_err("refused");
         Ok(refusal.contains("you may not read all of the Secrets prometheus of namespace").then_some(refusal))
@@ -322,7 +307,7 @@ fn a_secret_can_be_named_by_those_only_who_may_read_it() {
     shop.kubectl(&["patch", "rollouts.serin.dev", "auth", "--type=merge", "-p", &address.to_string()])
         .expect("patched");
     shop.release(&["VERSION=canary"]).expect("release");
-    held(&shop, None, "telemetry.prometheus.tls.ca: expected CA certificates as PEM");
+    blind(&shop, "telemetry.prometheus.tls.ca: expected CA certificates as PEM");
     shop.serin(&["abort", "auth"]).expect("abort");
     shop.run_in("RolledBack", None, MINUTE).expect("RolledBack");
     assert_tidy(&shop);

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use serin_e2e::{cluster::eventually, exposure::now, shop::Shop, traffic::Load};
+use serin_e2e::{exposure::now, shop::Shop, traffic::Load};
 
 use super::{
-    assert_tidy, direct_callers, envoy_gateway, evidence::events, figures, gateway, open_shop, prometheus::Telemetry,
-    serin,
+    assert_tidy, direct_callers, envoy_gateway, evidence::events, figures, gateway, held, node, open_shop,
+    prometheus::Telemetry, serin,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -28,13 +28,7 @@ fn a_release_is_judged_by_what_the_gateway_counts() {
     // when nobody has said where the gateway's counters are, a release is held
     let began = now();
     shop.release(&["VERSION=canary"]).expect("release");
-    let words = "names no gateway to ask (telemetry.router of the chart)";
-    let held = eventually("a hold without data", MINUTE, || {
-        let run = shop.run()?.unwrap_or_default();
-        let waiting = &run["status"]["waiting"];
-        Ok((waiting["reason"] == "NoData" && waiting["message"].to_string().contains(words)).then_some(()))
-    });
-    held.unwrap_or_else(|error| panic!("{error}: {:?}", shop.run()));
+    held(&shop, None, "NoData", "names no gateway to ask (telemetry.router of the chart)");
     // and goes on once it is said
     drop(unnamed);
     let run = shop.run_in("Succeeded", None, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
@@ -82,12 +76,8 @@ fn requests_that_the_canarys_pods_do_not_count_hold_the_run() {
     // when a version closes connections instead of answering, its pods report no errors
     let began = now();
     shop.release(&["VERSION=dropping", "FAULT_DROP=20%"]).expect("release");
-    let held = eventually("a hold for requests that are lost", MINUTE, || {
-        let run = shop.run()?.unwrap_or_default();
-        Ok((run["status"]["waiting"]["reason"] == "RequestsLost").then_some(run))
-    });
-    let run = held.unwrap_or_else(|error| panic!("{error}: {:?}", shop.run()));
-    println!("      after {:.1} s: {}", now() - began, run["status"]["waiting"]["message"]);
+    let run = held(&shop, None, "RequestsLost", "");
+    println!("      after {:.1} s", now() - began);
     assert_eq!(run["status"]["slos"][0]["canary"]["bad"], 0, "{}", run["status"]["slos"]);
     assert_eq!(events(&shop, "RequestsLost").len(), 1);
 
@@ -128,8 +118,7 @@ fn copies_are_judged_by_what_the_gateway_counts_of_them() {
 #[test]
 fn a_gateway_that_counts_endpoints_one_by_one_is_asked_by_pods() {
     let _stage = super::alone();
-    let node = std::env::var("NODE_IP").expect("NODE_IP: run these by tests/run");
-    let _router = Telemetry::with(&format!("telemetry.router={node}:18014"));
+    let _router = Telemetry::with(&format!("telemetry.router={}:18014", node()));
     let shop = Shop::open("endpoints").expect("a shop");
     let parents = json!({"spec": {"parentRefs": [{"name": "gw-eg", "namespace": "gateway"}]}}).to_string();
     shop.kubectl(&["patch", "httproute", "auth", "--type=merge", "-p", &parents]).expect("Envoy Gateway's");
@@ -170,12 +159,8 @@ fn a_gateway_that_counts_endpoints_one_by_one_is_asked_by_pods() {
     telemetry(&counted_by_pods["spec"]["telemetry"]);
     let (second, began) = (run["metadata"]["name"].as_str(), now());
     shop.release(&["VERSION=dropping", "FAULT_ERRORS=0%", "FAULT_METRICS=right", "FAULT_DROP=20%"]).expect("release");
-    let held = eventually("a hold for requests that are lost", MINUTE, || {
-        let run = shop.run()?.filter(|run| run["metadata"]["name"].as_str() != second).unwrap_or_default();
-        Ok((run["status"]["waiting"]["reason"] == "RequestsLost").then_some(run))
-    });
-    let run = held.unwrap_or_else(|error| panic!("{error}: {:?}", shop.run()));
-    println!("      after {:.1} s: {}", now() - began, run["status"]["waiting"]["message"]);
+    held(&shop, second, "RequestsLost", "");
+    println!("      after {:.1} s", now() - began);
     shop.serin(&["abort", "auth"]).expect("abort");
     shop.run_in("RolledBack", second, MINUTE).unwrap_or_else(|error| panic!("{error}"));
     assert_tidy(&shop);

@@ -15,7 +15,7 @@ use serin_e2e::{
     traffic::Load,
 };
 
-use super::{assert_tidy, figures, gateway, input::Bare, open_shop, serin, steps::in_step};
+use super::{assert_tidy, figures, gateway, held, input::Bare, open_shop, serin, steps::in_step};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -229,12 +229,7 @@ fn a_route_without_room_for_the_steps_is_said_before_the_run_and_in_it() {
     rules(2);
     in_step(&shop, 1);
     rules(6);
-    let held = eventually("the hold", MINUTE, || {
-        Ok(shop.run()?.filter(|run| run["status"]["waiting"]["reason"] == "Blocked"))
-    });
-    let held = held.expect("held")["status"]["waiting"]["message"].clone();
-    println!("      {held}");
-    assert!(held.as_str().is_some_and(|message| message.contains("at most 16 rules")), "{held}");
+    held(&shop, None, "Blocked", "at most 16 rules");
     std::thread::sleep(Duration::from_secs(2));
     let events = shop.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]).expect("events");
     assert!(!events.contains("ActionFailed"), "{events}");
