@@ -20,8 +20,8 @@ use super::{
     table::{Side, table},
 };
 use crate::{
-    api::{Millis, Policy, Rollout, Source, validate},
-    controller,
+    api::{Millis, Policy, QueryStatus, Rollout, Source, validate},
+    controller::{self, PodNames},
     evidence::Count,
     forecast::{percent, requests, time},
     record::{Arms, Event, Hindsight, SloSums, Then, Trial},
@@ -145,8 +145,6 @@ struct Report {
     share: f64,
     #[serde(skip)]
     steps: usize,
-    /// Names of the policy's own queries, which are not asked.
-    unasked: Vec<String>,
     #[serde(flatten)]
     hindsight: Hindsight,
 }
@@ -303,7 +301,8 @@ async fn ask(question: &Question) -> Result<Report, String> {
         client.ask_presence(&first, labels, workload, credentials, *past).await.map_err(|error| said(&error))?;
     let hashes = named.as_ref().map(|[stable, canary]| [stable.as_str(), canary.as_str()]);
     let arms = Arms::choose(there, past.step, workload, hashes).map_err(|error| within(&error))?;
-    let mut trial = Trial::new(policy, &arms, *interval).map_err(|error| format!("telemetry: {error}"))?;
+    let mut trial =
+        Trial::new(policy, &arms, &labels.namespace.1, *interval).map_err(|error| format!("telemetry: {error}"))?;
     let looks = arms.looks(past.times());
     for (done, at) in looks.iter().enumerate() {
         tell_progress("look", done, looks.len());
@@ -315,6 +314,10 @@ async fn ask(question: &Question) -> Result<Report, String> {
         let answered = client.ask_at(trial.query(), labels, &names, credentials, *at).await;
         let answered = answered.map_err(|error| said(&error))?;
         let now = Timestamp::from_millisecond(*at).map_err(|error| error.to_string())?;
+        let due = trial.due(now);
+        let pods: PodNames = listed.iter().map(|one| (one.arm, one.name.clone())).collect();
+        let answers = trial.questions().ask(due, &pods, &client, credentials, Some(*at)).await;
+        trial.hear(answers);
         trial.look(now, &listed, &answered.pods);
         if trial.is_over() {
             break;
@@ -334,16 +337,8 @@ async fn ask(question: &Question) -> Result<Report, String> {
         canary: arms.canary,
         share: hindsight.share(),
         steps: policy.steps.len(),
-        unasked: unasked(policy),
         hindsight,
     })
-}
-
-fn unasked(policy: &Policy) -> Vec<String> {
-    match &policy.source {
-        Source::Prometheus(source) => source.queries.iter().map(|query| query.name.clone()).collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// Of the command line rather than of a policy.
@@ -390,16 +385,27 @@ fn text(report: &Report) -> String {
     });
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
     // Writing to a String does not fail.
+    let _ = write!(text, "\n{}", table(&[], &rows));
+    if !hindsight.queries.is_empty() {
+        let _ = write!(text, "\n{}", queries(&hindsight.queries));
+    }
     let _ = write!(
         text,
-        "\n{}\nWeights are as they were, not as this policy would have set them. Pods, routes and gates are taken to be in \
-         order, approvals to be given at once.\n",
-        table(&[], &rows)
+        "\nWeights are as they were, not as this policy would have set them. Pods, routes and gates are taken to be in \
+         order, approvals to be given at once.\n"
     );
-    if !report.unasked.is_empty() {
-        let _ = writeln!(text, "The policy's own queries are not asked here: {}.", report.unasked.join(", "));
-    }
     text
+}
+
+/// What the policy's own queries had in their last windows.
+fn queries(queries: &[QueryStatus]) -> String {
+    let head = ["QUERY", "VERDICT", "CANARY", "STABLE"].map(str::to_owned).to_vec();
+    let share = |percents: Option<f64>| percents.map_or("none".to_owned(), |percents| percent(percents / 100.0));
+    let rows = queries.iter().map(|QueryStatus { name, verdict, canary, stable }| {
+        vec![name.clone(), verdict.clone(), share(*canary), share(*stable)]
+    });
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    table(&[], &rows)
 }
 
 fn words(Event { what, why, .. }: &Event, halves: bool) -> String {

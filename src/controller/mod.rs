@@ -31,6 +31,7 @@ pub use ledger::{Ledger, begun, thousandths, watches};
 pub use look::{Looked, Moved, asked_percent, due_percent, look_after, move_run, seen, to_close};
 pub use observe::{Seen, arm_of, governed_workload, observe, troubles};
 pub use plan::{PlanError, plan};
+pub use queries::{PodNames, Questions};
 pub use sensor::query;
 pub use start::{Settings, StartError, client, run};
 pub use world::{Kind, Verb, World, Write, phase_of};

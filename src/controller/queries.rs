@@ -1,49 +1,66 @@
 //! Asks what the policy's own queries answer, window by window.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use futures::future::{join, join_all};
-use kube::ResourceExt;
 
-use super::{ledger::millionths, reader::Member};
+use super::ledger::millionths;
 use crate::{
-    api::{Policy, QuerySpec, RolloutRun, names},
+    api::{QuerySpec, names},
     evidence::QueryReading,
     telemetry::{Arm, Credentials, prometheus::PrometheusClient},
 };
 
+/// Names of pods, of both versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodNames {
+    /// Of the version that serves.
+    pub stable: Vec<String>,
+    /// Of the new one.
+    pub canary: Vec<String>,
+}
+
+impl FromIterator<(Arm, String)> for PodNames {
+    fn from_iter<I: IntoIterator<Item = (Arm, String)>>(pods: I) -> Self {
+        let mut names = Self::default();
+        for (arm, name) in pods {
+            match arm {
+                Arm::Stable => names.stable.push(name),
+                Arm::Canary => names.canary.push(name),
+            }
+        }
+        names
+    }
+}
+
 /// Queries of one policy.
-pub(super) struct Questions {
+#[derive(Clone, Debug)]
+pub struct Questions {
     specs: Vec<QuerySpec>,
     namespace: String,
     /// Service and pod-template-hash: stable's, the canary's.
     versions: [(String, String); 2],
-    /// The operator's configuration lets Rollouts ask.
-    allowed: bool,
     /// The step whose windows these are, and when each is over.
     step: Option<u32>,
-    ends: Vec<Instant>,
+    ends: Vec<Duration>,
 }
 
 impl Questions {
-    /// Those of one run.
-    pub fn new(run: &RolloutRun, policy: &Policy, specs: &[QuerySpec], allowed: bool) -> Self {
-        let service = &policy.spec.service;
+    /// Those of one run: `hashes` are the pod-template-hashes of stable and of the canary.
+    pub fn new(namespace: &str, service: &str, hashes: [&str; 2], specs: &[QuerySpec]) -> Self {
+        let [stable, canary] = hashes.map(str::to_owned);
         Self {
             specs: specs.to_vec(),
-            namespace: run.namespace().unwrap_or_default(),
-            versions: [
-                (service.clone(), run.spec.from.hash.clone()),
-                (names::canary_service(service), run.spec.to.hash.clone()),
-            ],
-            allowed,
+            namespace: namespace.to_owned(),
+            versions: [(service.to_owned(), stable), (names::canary_service(service), canary)],
             step: None,
             ends: Vec::new(),
         }
     }
 
-    /// Those whose window is over. `step`: the one at which both versions get requests; with another the windows begin anew.
-    pub fn due(&mut self, now: Instant, step: Option<u32>) -> Vec<usize> {
+    /// Those whose window is over. `now`: the time since some moment, always the same. `step`: the one at which both versions
+    /// get requests; with another the windows begin anew.
+    pub fn due(&mut self, now: Duration, step: Option<u32>) -> Vec<usize> {
         if self.step != step {
             self.step = step;
             self.ends = self.specs.iter().map(|spec| now + spec.window.duration()).collect();
@@ -61,20 +78,17 @@ impl Questions {
         due
     }
 
-    /// Asks these of both versions, all at once.
+    /// Asks these of both versions, all at once. `at`: in milliseconds since 1970, else what there is now.
     pub async fn ask(
         &self,
         due: Vec<usize>,
-        members: &[Member],
+        pods: &PodNames,
         asker: &PrometheusClient,
         credentials: &Credentials,
+        at: Option<i64>,
     ) -> Vec<QueryReading> {
-        if !self.allowed {
-            let why = "the operator's configuration lets Rollouts ask nothing in PromQL of their own (telemetry.queries of the chart)";
-            return faults(due, why);
-        }
-        let share = async |query: usize, arm: Arm| match self.question(query, arm, members) {
-            Some(question) => asker.ask_share(&question, credentials).await.map_err(|error| error.to_string()),
+        let share = async |query: usize, arm: Arm| match self.question(query, arm, pods) {
+            Some(question) => asker.ask_share(&question, credentials, at).await.map_err(|error| error.to_string()),
             None => Ok(None),
         };
         let both = due.into_iter().map(|query| {
@@ -96,13 +110,15 @@ impl Questions {
     }
 
     /// `None`: the version has no pods.
-    fn question(&self, query: usize, arm: Arm, members: &[Member]) -> Option<String> {
-        let names = members.iter().filter(|member| member.arm == arm).map(|member| member.pod.name_any());
-        let pods: Vec<String> = names.collect();
+    fn question(&self, query: usize, arm: Arm, pods: &PodNames) -> Option<String> {
+        let [stable, canary] = &self.versions;
+        let (pods, (service, hash)) = match arm {
+            Arm::Stable => (&pods.stable, stable),
+            Arm::Canary => (&pods.canary, canary),
+        };
         if pods.is_empty() {
             return None;
         }
-        let (service, hash) = &self.versions[usize::from(arm == Arm::Canary)];
         let places = [
             ("{hash}", hash.as_str()),
             ("{service}", service.as_str()),
@@ -116,17 +132,15 @@ impl Questions {
 }
 
 /// No answers, and why.
-pub(super) fn faults(due: Vec<usize>, why: &str) -> Vec<QueryReading> {
+pub fn faults(due: Vec<usize>, why: &str) -> Vec<QueryReading> {
     let fault = |query| QueryReading { query, fault: Some(why.to_owned()), ..QueryReading::default() };
     due.into_iter().map(fault).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
-
     use super::*;
-    use crate::{api::Millis, workload::Pod};
+    use crate::api::Millis;
 
     fn questions() -> Questions {
         let spec = |query: &str, window| QuerySpec {
@@ -136,23 +150,17 @@ mod tests {
             window: Millis::seconds(window),
             windows: 3,
         };
-        Questions {
-            specs: vec![
-                spec("bad{pod=~\"{pods}\",ns=\"{namespace}\"} / all{h=\"{hash}\",s=\"{service}\"}", 10),
-                spec("{hash}", 60),
-            ],
-            namespace: "shop".into(),
-            versions: [("auth".into(), "a1".into()), ("auth-canary".into(), "b2".into())],
-            allowed: true,
-            step: None,
-            ends: Vec::new(),
-        }
+        let specs = [
+            spec("bad{pod=~\"{pods}\",ns=\"{namespace}\"} / all{h=\"{hash}\",s=\"{service}\"}", 10),
+            spec("{hash}", 60),
+        ];
+        Questions::new("shop", "auth", ["a1", "b2"], &specs)
     }
 
     #[test]
     fn each_step_begins_a_window_and_each_window_ends_by_itself() {
-        let (mut questions, began) = (questions(), Instant::now());
-        let mut due = |seconds, step| questions.due(began + Duration::from_secs(seconds), step);
+        let mut questions = questions();
+        let mut due = |seconds: u64, step| questions.due(Duration::from_secs(1_000 + seconds), step);
         assert_eq!(due(0, None), [0; 0]);
         assert_eq!(due(5, Some(1)), [0; 0]);
         assert_eq!(due(14, Some(1)), [0; 0]);
@@ -169,19 +177,14 @@ mod tests {
 
     #[test]
     fn a_question_names_the_versions_own() {
-        let member = |name: &str, arm| {
-            let mut pod = Pod::default();
-            pod.metadata.name = Some(name.into());
-            Member { uid: name.into(), arm, pod: Arc::new(pod), born_before_run: false }
-        };
-        let members =
-            [member("auth-a1-x", Arm::Stable), member("auth-b2-y", Arm::Canary), member("auth-b2-z", Arm::Canary)];
+        let pods = [(Arm::Stable, "auth-a1-x"), (Arm::Canary, "auth-b2-y"), (Arm::Canary, "auth-b2-z")];
+        let pods: PodNames = pods.into_iter().map(|(arm, name)| (arm, name.to_owned())).collect();
         let questions = questions();
         assert_eq!(
-            questions.question(0, Arm::Canary, &members).expect("a question"),
+            questions.question(0, Arm::Canary, &pods).expect("a question"),
             "bad{pod=~\"auth-b2-y|auth-b2-z\",ns=\"shop\"} / all{h=\"b2\",s=\"auth-canary\"}"
         );
-        assert_eq!(questions.question(1, Arm::Stable, &members).as_deref(), Some("a1"));
-        assert_eq!(questions.question(1, Arm::Stable, &members[1..]), None, "no pods");
+        assert_eq!(questions.question(1, Arm::Stable, &pods).as_deref(), Some("a1"));
+        assert_eq!(questions.question(1, Arm::Stable, &PodNames::default()), None, "no pods");
     }
 }

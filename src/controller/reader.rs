@@ -18,7 +18,7 @@ use super::{
     caches::Namespace,
     envoys::{Envoys, FromRouter},
     hosts::AllowedHosts,
-    queries::{self, Questions},
+    queries::{self, PodNames, Questions},
     secrets::{Kept, Secrets},
 };
 use crate::{
@@ -111,7 +111,14 @@ impl Sources {
                     memory: self.memory.clone(),
                     asker: None,
                     freshness: Freshness::default(),
-                    questions: Questions::new(run, policy, &source.queries, self.queries),
+                    questions: Questions::new(
+                        &run.namespace().unwrap_or_default(),
+                        &policy.spec.service,
+                        [&run.spec.from.hash, &run.spec.to.hash],
+                        &source.queries,
+                    ),
+                    may_ask: self.queries,
+                    began: Instant::now(),
                     source: (**source).clone(),
                 }))
             }
@@ -257,7 +264,14 @@ pub(super) struct FromPrometheus {
     asker: Option<(Option<String>, PrometheusClient)>,
     freshness: Freshness,
     questions: Questions,
+    /// The operator's configuration lets Rollouts ask these.
+    may_ask: bool,
+    /// Their windows are measured from here on.
+    began: Instant,
 }
+
+const MAY_NOT_ASK: &str =
+    "the operator's configuration lets Rollouts ask nothing in PromQL of their own (telemetry.queries of the chart)";
 
 impl FromPrometheus {
     /// Makes the client, if the authorities have changed, and reads the credentials.
@@ -277,12 +291,16 @@ impl FromPrometheus {
     }
 
     async fn ask(&mut self, members: &[Member], step: Option<u32>) -> Vec<QueryReading> {
-        let due = self.questions.due(Instant::now(), step);
+        let due = self.questions.due(self.began.elapsed(), step);
         if due.is_empty() {
             return Vec::new();
         }
+        if !self.may_ask {
+            return queries::faults(due, MAY_NOT_ASK);
+        }
+        let pods: PodNames = members.iter().map(|member| (member.arm, member.pod.name_any())).collect();
         match (self.credentials().await, &self.asker) {
-            (Ok(credentials), Some((_, asker))) => self.questions.ask(due, members, asker, &credentials).await,
+            (Ok(credentials), Some((_, asker))) => self.questions.ask(due, &pods, asker, &credentials, None).await,
             (Err(why), _) => queries::faults(due, &why),
             (Ok(_), None) => Vec::new(),
         }

@@ -10,7 +10,7 @@ mod snapshot;
 mod weight;
 
 pub use govern::{Governance, Governed, LastRun, Latch, govern};
-pub use run::{ByCounts, Says, by_counts, decide};
+pub use run::{ByCounts, Says, by_counts, decide, query_status};
 pub use snapshot::{
     Arm, ArmOwner, ConfigurationView, GateAnswer, Gates, Pinned, PreviewView, RouteView, Snapshot, Traffic, Trouble,
     WorkloadView,

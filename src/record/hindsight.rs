@@ -5,17 +5,23 @@
 //! alone, as if pods, routes and gates were in order and approvals given at once. A canary that falls silent can't be
 //! told here from one whose traffic was taken away, so it is no reason to take anything back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Serialize;
 
 use crate::{
-    api::{Millis, Phase, Policy, RolloutRef, RolloutRunSpec, RolloutRunStatus, Source, Step, Version, WaitingReason},
-    controller::{Ledger, query, seen},
+    api::{
+        Millis, Phase, Policy, QueryStatus, RolloutRef, RolloutRunSpec, RolloutRunStatus, Source, Step, Version,
+        WaitingReason,
+    },
+    controller::{Ledger, Questions, query, seen},
     engine::{self, ByCounts, Says, Snapshot},
-    evidence::{Blind, Count, PodTick, Tick, Verdict},
+    evidence::{Blind, Count, PodTick, QueryReading, Tick, Verdict},
     telemetry::{
         Arm, Look, MAX_PODS_PER_ARM, MatcherError, Query, pick,
         prometheus::{Clock, Freshness, Listed, PodReading, WINDOW_SECONDS},
@@ -220,6 +226,9 @@ pub struct Hindsight {
     pub stable_requests: u64,
     /// What the SLOs had come to.
     pub slos: Vec<SloSums>,
+    /// What the policy's own queries had.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub queries: Vec<QueryStatus>,
 }
 
 impl Hindsight {
@@ -301,6 +310,7 @@ pub struct Trial {
     spec: RolloutRunSpec,
     query: Query,
     ledger: Ledger,
+    questions: Questions,
     freshness: Freshness,
     /// As the run would have it.
     status: RolloutRunStatus,
@@ -320,17 +330,15 @@ pub struct Trial {
 impl Trial {
     /// `interval`: from look to look.
     ///
+    /// `namespace`: of the pods, for the policy's own queries.
+    ///
     /// # Errors
     /// If a pattern of the policy's telemetry is no regular expression.
-    pub fn new(policy: &Policy, arms: &Arms, interval: Millis) -> Result<Self, MatcherError> {
+    pub fn new(policy: &Policy, arms: &Arms, namespace: &str, interval: Millis) -> Result<Self, MatcherError> {
         let mut policy = policy.clone();
         match &mut policy.source {
             Source::Pods(scrape) => scrape.interval = interval,
-            Source::Prometheus(prometheus) => {
-                prometheus.interval = interval;
-                // They are not asked of the past, and a step must not wait for them.
-                prometheus.queries.clear();
-            }
+            Source::Prometheus(prometheus) => prometheus.interval = interval,
             Source::Http(_) | Source::Router(_) => {}
         }
         // Nobody set a weight, so there is no route to compare with; and nobody is asked.
@@ -351,11 +359,17 @@ impl Trial {
             retry: false,
         };
         let status = RolloutRunStatus { phase: Some(Phase::Preparing), ..RolloutRunStatus::default() };
+        let specs = match &policy.source {
+            Source::Prometheus(prometheus) => prometheus.queries.as_slice(),
+            _ => &[],
+        };
+        let questions = Questions::new(namespace, &policy.spec.service, [&arms.stable, &arms.canary], specs);
         Ok(Self {
             query: query(&policy)?,
             ledger: Ledger::new(&policy, None),
             policy,
             spec,
+            questions,
             freshness: Freshness::default(),
             status,
             at: Timestamp::UNIX_EPOCH,
@@ -377,6 +391,22 @@ impl Trial {
     /// It took the traffic back, or promoted: there is nothing more to see.
     pub fn is_over(&self) -> bool {
         self.events.last().is_some_and(|event| matches!(event.what, Then::TakesBack | Then::Promotes))
+    }
+
+    /// The policy's own queries whose window is over by then. They are asked before the look, which [`Trial::hear`]s the answers.
+    pub fn due(&mut self, at: Timestamp) -> Vec<usize> {
+        let step = self.began.map(|_| self.status.step);
+        self.questions.due(Duration::from_millis(at.as_millisecond().unsigned_abs()), step)
+    }
+
+    /// What is asked.
+    pub fn questions(&self) -> &Questions {
+        &self.questions
+    }
+
+    /// Answers to these.
+    pub fn hear(&mut self, answers: Vec<QueryReading>) {
+        self.ledger.hear(answers);
     }
 
     /// One look: the pods that were there, and what Prometheus had of them by name.
@@ -439,6 +469,7 @@ impl Trial {
         Ok(Hindsight {
             began,
             slos: sums.collect(),
+            queries: self.ledger.fold().queries().iter().map(engine::query_status).collect(),
             events: self.events,
             canary_requests: self.canary_requests,
             stable_requests: self.stable_requests,

@@ -42,9 +42,14 @@ fn counters((name, from, rate, bad): Life, at: i64) -> Vec<Value> {
     [&codes[..], &buckets.map(|(le, part)| bucket(le, part))].concat()
 }
 
-/// Answers a form as Prometheus does; pods are scraped each 5 s.
+/// Answers a form as Prometheus does; pods are scraped each 5 s. `bad{pods="NAMES"}` is the share of errors of one of them.
 fn answer(lives: &[Life], form: &HashMap<String, String>) -> Value {
     let number = |name: &str| form[name].parse::<f64>().expect("a number") as i64;
+    if form["query"].starts_with("bad{") {
+        let (_, _, _, bad) = lives.iter().find(|(name, ..)| form["query"].contains(name)).expect("a pod");
+        let share = json!([number("time"), (*bad as f64 / 100.0).to_string()]);
+        return json!({"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": share}]}});
+    }
     let result: Vec<Value> = if form.contains_key("start") {
         let times = |from: i64| (number("start")..=number("end")).step_by(5).filter(move |at| at - TEN >= from);
         let series = |(name, from, ..): &Life| {
@@ -137,6 +142,28 @@ async fn a_good_release_is_promoted_and_halves_give_no_alarm() {
         assert!(said.starts_with("Policy auth, two halves of the pods of version 5c8b4d7f9 in shop"), "{said}");
         assert!(!said.contains("takes the traffic back"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_query_of_the_policys_own_is_asked_of_that_time() {
+    // Given a policy whose SLO is on latency, and a query that sees the errors:
+    let mut rollout = example();
+    rollout.spec.slos.retain(|slo| slo.name == "latency");
+    rollout.spec.telemetry.scrape = None;
+    let source = json!({"address": "https://prometheus.shop.svc", "queries": [
+        {"name": "answers", "query": "bad{pods=\"{pods}\"}", "most": "2%", "window": "20s", "windows": 3}]});
+    rollout.spec.telemetry.prometheus = Some(serde_json::from_value(source).expect("a source"));
+    let told = async |canary: Life| {
+        let address = serve([&STABLE[..], &[canary]].concat(), None);
+        let args = ["--prometheus", &address, "--from", "2026-01-31T10:00:00Z", "--to", "1h"];
+        text(&ask(&asked(&rollout, &args).expect("a question")).await.expect("a report"))
+    };
+    // Then its third bad window takes the traffic back, and a good version is promoted.
+    let said = told(BAD).await;
+    assert!(said.contains("takes the traffic back: SloViolated: query answers: the canary was above 2.0 %"), "{said}");
+    assert!(said.contains("in 3 windows in a row") && said.contains("answers  Bad      8 %     0 %"), "{said}");
+    let said = told((BAD.0, BAD.1, BAD.2, 1)).await;
+    assert!(said.contains("promotes: all steps are done") && said.contains("answers  Good"), "{said}");
 }
 
 #[tokio::test]

@@ -411,7 +411,8 @@ fn slo_status(judgement: &Judgement) -> SloStatus {
     }
 }
 
-fn query_status(query: &Windows) -> QueryStatus {
+/// What a query answered, as it is shown.
+pub fn query_status(query: &Windows) -> QueryStatus {
     let percent = |share: f64| (share * 1e4).round() / 100.0;
     let [canary, stable] = query.shares().map(|share| share.map(percent));
     let verdict = match query.judge() {

@@ -60,7 +60,7 @@ fn readings(lives: &[Life], at: i64) -> BTreeMap<String, PodReading> {
 /// Tries a policy on the first `until` seconds.
 fn tried(policy: &Policy, lives: &[Life], until: i64) -> (Arms, Result<Hindsight, NoCounts>) {
     let arms = Arms::choose(there(lives, until), STEP * 1000, "auth", None).expect("two arms");
-    let mut trial = Trial::new(policy, &arms, Millis::seconds(5)).expect("a query");
+    let mut trial = Trial::new(policy, &arms, "shop", Millis::seconds(5)).expect("a query");
     for at in arms.looks((0..=until / STEP).map(|look| (BEGAN + look * STEP) * 1000)) {
         let now = Timestamp::from_millisecond(at).expect("in range");
         trial.look(now, &arms.listed(at), &readings(lives, at / 1000 - BEGAN));
@@ -165,7 +165,7 @@ fn a_time_without_data_says_so() {
     assert!(none.to_string().starts_with("expected requests of both versions, found 0 of the canary and"), "{none}");
     // Pods that have no such counter:
     let arms = Arms::choose(there(&lives, 1200), STEP * 1000, "auth", None).expect("two arms");
-    let mut trial = Trial::new(&two_steps(), &arms, Millis::seconds(5)).expect("a query");
+    let mut trial = Trial::new(&two_steps(), &arms, "shop", Millis::seconds(5)).expect("a query");
     for at in arms.looks((0..=240).map(|look| (BEGAN + look * STEP) * 1000)) {
         trial.look(Timestamp::from_millisecond(at).expect("in range"), &arms.listed(at), &BTreeMap::new());
     }

@@ -193,9 +193,17 @@ impl PrometheusClient {
         Ok(Answered { pods, date })
     }
 
-    /// Asks for one share, 0 to 1, in PromQL. `None`: it has no number.
-    pub async fn ask_share(&self, question: &str, credentials: &Credentials) -> Result<Option<f64>, AskError> {
-        let (share, _) = self.told("query", &[("query", question.to_owned())], credentials, read_share).await?;
+    /// Asks for one share, 0 to 1, in PromQL; `at` a time of the past in milliseconds since 1970, or now. `None`: it has no
+    /// number.
+    pub async fn ask_share(
+        &self,
+        question: &str,
+        credentials: &Credentials,
+        at: Option<i64>,
+    ) -> Result<Option<f64>, AskError> {
+        let mut question = vec![("query", question.to_owned())];
+        question.extend(at.map(|at| ("time", seconds(at))));
+        let (share, _) = self.told("query", &question, credentials, read_share).await?;
         Ok(share)
     }
 
