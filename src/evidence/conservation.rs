@@ -145,12 +145,12 @@ impl Account {
         let forgiven = self.forgiven(late);
         let lost = self.missing().saturating_sub(forgiven);
         let more = lost.saturating_sub(self.lost).min(sent.requests);
-        if lost > self.lost {
-            (self.lost, self.spared) = (lost, forgiven);
+        if more > 0 {
+            (self.lost, self.spared) = (self.lost.saturating_add(more), forgiven);
         }
         let broken = self.lost.min(self.failed);
         let more_broken = broken.saturating_sub(self.broken).min(sent.requests);
-        self.broken = self.broken.max(broken);
+        self.broken = self.broken.saturating_add(more_broken);
         let [lost, broken] = [more, more_broken].map(|bad| Count { bad, total: sent.requests });
         self.told.add(lost);
         self.told_broken = self.told_broken.saturating_add(broken.bad);

@@ -229,7 +229,7 @@ fn settle(view: &View<'_>, next: Move) -> Decision {
     status.queries = view.snapshot.traffic.queries.iter().map(query_status).collect();
     status.bad_pod = before.bad_pod.clone().or(next.bad_pod);
     status.split = view.snapshot.traffic.mismatch.as_ref().filter(|_| next.phase == Phase::Shifting).map(split_status);
-    notes.extend(mixed_traffic_note(before, &status));
+    notes.extend(mixed_traffic_note(view, &status));
     if let Some(stable) = &view.snapshot.stable {
         status.stable_restarts = before.stable_restarts.or(Some(stable.restarts));
     }
@@ -266,11 +266,15 @@ fn settle(view: &View<'_>, next: Move) -> Decision {
     Decision { status, actions: next.actions, notes }
 }
 
-/// Told once: stable's pods count requests that the route did not send them.
-fn mixed_traffic_note(before: &RolloutRunStatus, status: &RolloutRunStatus) -> Option<Note> {
+/// Told once: stable's pods count requests that the route did not send them. Not where the canary's pods don't count what it
+/// did send them: then that is why.
+fn mixed_traffic_note(view: &View<'_>, status: &RolloutRunStatus) -> Option<Note> {
     let is_less = |split: &SplitStatus| split.got < split.asked;
     let split = status.split.as_ref().filter(|split| is_less(split))?;
-    let told = before.decisions.iter().any(|decided| decided.what == reasons::MIXED_TRAFFIC);
+    if view.snapshot.traffic.lost.is_some() || view.snapshot.traffic.still.is_some() {
+        return None;
+    }
+    let told = view.before.decisions.iter().any(|decided| decided.what == reasons::MIXED_TRAFFIC);
     (!told).then(|| Note {
         warning: false,
         reason: reasons::MIXED_TRAFFIC,

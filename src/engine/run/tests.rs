@@ -1,11 +1,13 @@
-//! Capacity: what the weight may be with the pods that are there, and what a run waits for without them.
+//! Capacity: what the weight may be with the pods that are there, and what a run waits for without them. And what is told
+//! on the way.
 
 use serde_json::json;
 
-use super::{super::snapshot::Pinned, decide};
+use super::{super::snapshot::Pinned, decide, mixed_traffic_note, split_status, testing::Scene};
 use crate::{
     api::{Phase, Policy, RolloutRunSpec, RolloutRunStatus, Share, Stage, WaitingReason, validate},
     engine::{Action, Arm, ArmOwner, RouteView, Snapshot, WorkloadView, reasons},
+    evidence::{Lost, Mismatch, Off},
 };
 
 fn spec() -> RolloutRunSpec {
@@ -140,4 +142,21 @@ fn a_quota_without_room_is_said_once_in_its_own_words_and_is_no_case_for_ready_w
     let decision = decide(&policy(), &spec(), &status, &world(canary(2, 1, 1), 0), false, at(130));
     assert_eq!(decision.status.waiting.map(|waiting| waiting.reason), Some(WaitingReason::Capacity));
     assert_eq!(decision.notes.first().map(|note| note.message.as_str()), Some("Quota is over"));
+}
+
+#[test]
+fn other_callers_of_stable_are_told_once_and_not_where_the_canary_does_not_count() {
+    let mut scene = Scene::with(None);
+    let mismatch = Mismatch { off: Off::Less, asked: 20.0, got: 12.0, requests: 4000, evidence: 9.0, threshold: 5.3 };
+    let told = |scene: &Scene| {
+        let status = RolloutRunStatus { split: Some(split_status(&mismatch)), ..RolloutRunStatus::default() };
+        mixed_traffic_note(&scene.view(), &status).map(|note| note.message)
+    };
+    let message = told(&scene).expect("a note");
+    assert!(message.contains("20.0 % of the requests, but of the 4000 that were counted it had 12.0 %"), "{message}");
+    scene.snapshot.traffic.lost = Some(Lost::default());
+    assert_eq!(told(&scene), None);
+    scene.snapshot.traffic.lost = None;
+    scene.snapshot.traffic.still = Some("none of 40".to_owned());
+    assert_eq!(told(&scene), None);
 }
