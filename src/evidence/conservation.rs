@@ -168,6 +168,11 @@ impl Account {
         self.most.saturating_add(self.most.saturating_mul(late) / 1000)
     }
 
+    /// What is missing and failed, and was forgiven.
+    fn forgiven_broken(&self) -> u64 {
+        self.missing().min(self.failed).saturating_sub(self.broken)
+    }
+
     /// All that was looked at, and how much of it failed.
     fn broken(&self) -> Count {
         Count { bad: self.told_broken, total: self.told.total }
@@ -251,7 +256,9 @@ impl Conservation {
     pub fn lost(&self) -> Option<Lost> {
         let (evidence, threshold) = (self.versus.ln_e(0.0), -ALPHA.ln());
         let is_told = evidence >= threshold && self.stable.direct() < DIRECT_SHARE;
-        let harm = self.harm.harm();
+        // Where some are lost, those that were forgiven are so, too, most likely: a cap is not to be passed by them.
+        let (harm, also) = (self.harm.harm(), self.canary.forgiven_broken() as f64);
+        let harm = Harm { failed: harm.failed + also, high: harm.high + also, ..harm };
         is_told.then_some(Lost { canary: self.canary.told, stable: self.stable.told, evidence, threshold, harm })
     }
 }
@@ -324,8 +331,10 @@ mod tests {
         let lost = traffic.lost().unwrap();
         let share = lost.canary.ratio().unwrap();
         assert!((0.12..0.25).contains(&share) && lost.stable.bad == 0, "{lost:?}");
-        // and how many: all but the tick that is forgiven of the 480 or so
-        assert!((lost.harm.failed - lost.canary.bad as f64).abs() < 10.0 && lost.harm.low > 200.0, "{lost:?}");
+        // and how many: all of the 480 or so, the tick that is forgiven included
+        let gone = traffic.conservation.canary.missing();
+        assert!((450..520).contains(&gone) && lost.canary.bad < gone, "{gone}: {lost:?}");
+        assert!((lost.harm.failed - gone as f64).abs() < 10.0 && lost.harm.low > 200.0, "{lost:?}");
         // where the callers got their answers all the same, nothing was harmed
         let uncounted = Traffic { fails: false, ..Traffic::new([0.8, 1.0], 0) }.seconds(120);
         assert_eq!(uncounted.lost().map(|lost| (lost.canary, lost.harm.failed)), Some((lost.canary, 0.0)));

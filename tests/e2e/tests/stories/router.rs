@@ -86,7 +86,8 @@ fn requests_that_the_canarys_pods_do_not_count_hold_the_run() {
     let run = shop.run_in("RolledBack", None, MINUTE).unwrap_or_else(|error| panic!("{error}"));
     println!("      {}", run["status"]["message"]);
     assert_eq!(run["status"]["reason"], "FailedRequests", "{}", run["status"]);
-    figures(&mut load, began, "dropping");
+    let seen = figures(&mut load, began, "dropping");
+    assert!(seen.lost < 400, "twice the cap: {seen:?}");
     shop.release(&["VERSION=answering", "FAULT_DROP=0%"]).expect("release");
     shop.run_in("Succeeded", first, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(events(&shop, "RequestsLost").len(), 1, "once");
