@@ -56,6 +56,14 @@ pub(super) fn events(shop: &Shop, reason: &str) -> Vec<String> {
     of_reason.map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
+/// The same, once there is one: an event is sent when the status that tells of it is written.
+pub(super) fn told(shop: &Shop, reason: &str) -> Vec<String> {
+    let told = eventually(&format!("an event {reason}"), Duration::from_secs(10), || {
+        Ok(Some(events(shop, reason)).filter(|events| !events.is_empty()))
+    });
+    told.unwrap_or_else(|error| panic!("{error}"))
+}
+
 #[test]
 fn one_bad_pod_of_five_is_named_and_replaced_and_the_version_is_promoted() {
     let _stage = super::beside();
@@ -87,7 +95,7 @@ fn one_bad_pod_of_five_is_named_and_replaced_and_the_version_is_promoted() {
     // and the version is not blamed for it
     let run = shop.run_in("Succeeded", None, 2 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
     assert!(run["status"]["slos"][0]["suspect"].is_null(), "{run}");
-    let told = events(&shop, "BadPod");
+    let told = told(&shop, "BadPod");
     assert!(told.len() == 1 && told[0].contains(&name), "{told:?}");
     let seen = figures(&mut load, began, "v2");
     assert_eq!(seen.lost, 0);
@@ -290,7 +298,7 @@ fn callers_with_errors_of_their_own_at_stable_only_are_told_and_mislead_nobody()
     let began = now();
     shop.release(&["VERSION=v2"]).expect("release");
     let run = shop.run_in("Succeeded", None, 3 * MINUTE).unwrap_or_else(|error| panic!("{error}"));
-    let told = events(&shop, "MixedTraffic");
+    let told = told(&shop, "MixedTraffic");
     println!("      {told:?}");
     assert!(told.len() == 1 && told[0].contains("other callers reach stable without the route"), "{told:?}");
     let stable = &run["status"]["slos"][0]["stable"];

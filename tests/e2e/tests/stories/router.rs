@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 use serin_e2e::{exposure::now, shop::Shop, traffic::Load};
 
 use super::{
-    assert_tidy, direct_callers, envoy_gateway, evidence::events, figures, gateway, held, node, open_shop,
-    prometheus::Telemetry, serin,
+    assert_tidy, direct_callers, envoy_gateway,
+    evidence::{events, told},
+    figures, gateway, held, node, open_shop,
+    prometheus::Telemetry,
+    serin,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -79,7 +82,7 @@ fn requests_that_the_canarys_pods_do_not_count_hold_the_run() {
     let run = held(&shop, None, "RequestsLost", "");
     println!("      after {:.1} s", now() - began);
     assert_eq!(run["status"]["slos"][0]["canary"]["bad"], 0, "{}", run["status"]["slos"]);
-    assert_eq!(events(&shop, "RequestsLost").len(), 1);
+    assert_eq!(told(&shop, "RequestsLost").len(), 1);
 
     // then, before they are too many, it is taken back, and the next version is promoted
     let first = run["metadata"]["name"].as_str();
