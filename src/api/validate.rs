@@ -56,6 +56,14 @@ impl Source {
             Self::Router(router) => router.interval,
         }
     }
+
+    /// The policy's own queries; Prometheus alone has them.
+    pub fn queries(&self) -> &[QuerySpec] {
+        match self {
+            Self::Prometheus(prometheus) => &prometheus.queries,
+            Self::Pods(_) | Self::Http(_) | Self::Router(_) => &[],
+        }
+    }
 }
 
 /// A gate.

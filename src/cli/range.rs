@@ -315,9 +315,11 @@ async fn ask(question: &Question) -> Result<Report, String> {
         let answered = answered.map_err(|error| said(&error))?;
         let now = Timestamp::from_millisecond(*at).map_err(|error| error.to_string())?;
         let due = trial.due(now);
-        let pods: PodNames = listed.iter().map(|one| (one.arm, one.name.clone())).collect();
-        let answers = trial.questions().ask(due, &pods, &client, credentials, Some(*at)).await;
-        trial.hear(answers);
+        if !due.is_empty() {
+            let pods: PodNames = listed.iter().map(|one| (one.arm, one.name.clone())).collect();
+            let answers = trial.questions().ask(due, &pods, &client, credentials, Some(*at)).await;
+            trial.hear(answers);
+        }
         trial.look(now, &listed, &answered.pods);
         if trial.is_over() {
             break;

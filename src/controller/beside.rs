@@ -7,7 +7,7 @@ use crate::{
     telemetry::{
         Round,
         http::{Answer, Numbers},
-        router::Accounts,
+        router::{Accounts, less},
     },
 };
 
@@ -16,22 +16,9 @@ use crate::{
 pub struct Beside {
     accounts: Accounts,
     /// Requests of stable and of the canary up to the last full reading, and how many of them failed.
-    told: [Told; 2],
+    told: [Numbers; 2],
     /// Since then a pod of the arm has ended, or was not to be read.
     unknown: [bool; 2],
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Told {
-    requests: u64,
-    failed: u64,
-}
-
-impl Told {
-    fn since(self, before: Self) -> Sent {
-        let requests = self.requests.saturating_sub(before.requests);
-        Sent { requests, failed: self.failed.saturating_sub(before.failed).min(requests), unknown: false }
-    }
 }
 
 impl Beside {
@@ -51,10 +38,13 @@ impl Beside {
         if !is_full {
             return None;
         }
-        let sums = [stable, canary].map(|Numbers { requests, errors, .. }| Told { requests, failed: errors });
+        let sums = [stable, canary];
         let told = std::mem::replace(&mut self.told, sums);
         let unknown = std::mem::take(&mut self.unknown);
-        let sent = |arm: usize| Sent { unknown: unknown[arm], ..sums[arm].since(told[arm]) };
+        let sent = |arm: usize| {
+            let Numbers { requests, errors, .. } = less(sums[arm], told[arm]);
+            Sent { requests, failed: errors.min(requests), unknown: unknown[arm] }
+        };
         Some(Router { stable: sent(0), canary: sent(1) })
     }
 }

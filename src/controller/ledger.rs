@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{beside::Beside, look};
 use crate::{
-    api::{Phase, Policy, RolloutRunStatus, SloKind, Source, ValidSlo},
+    api::{Phase, Policy, RolloutRunStatus, SloKind, ValidSlo},
     evidence::{Blind, Count, Fold, Learnt, PodTick, QueryReading, QueryRule, Router, TailBounds, Tick, Watch},
     forecast,
     telemetry::{
@@ -223,11 +223,7 @@ fn bounds(kind: SloKind, histogram: &Histogram) -> Option<TailBounds> {
 
 /// The fold of a run that begins.
 pub fn begun(policy: &Policy, watches: &[Watch]) -> Fold {
-    let queries = match &policy.source {
-        Source::Prometheus(source) => source.queries.as_slice(),
-        _ => &[],
-    };
-    let rules = queries.iter().map(|query| QueryRule {
+    let rules = policy.source.queries().iter().map(|query| QueryRule {
         name: query.name.clone(),
         most: millionths(query.most.ratio()),
         windows: query.windows,

@@ -115,7 +115,7 @@ impl Sources {
                         &run.namespace().unwrap_or_default(),
                         &policy.spec.service,
                         [&run.spec.from.hash, &run.spec.to.hash],
-                        &source.queries,
+                        policy.source.queries(),
                     ),
                     may_ask: self.queries,
                     began: Instant::now(),

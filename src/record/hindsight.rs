@@ -359,11 +359,8 @@ impl Trial {
             retry: false,
         };
         let status = RolloutRunStatus { phase: Some(Phase::Preparing), ..RolloutRunStatus::default() };
-        let specs = match &policy.source {
-            Source::Prometheus(prometheus) => prometheus.queries.as_slice(),
-            _ => &[],
-        };
-        let questions = Questions::new(namespace, &policy.spec.service, [&arms.stable, &arms.canary], specs);
+        let hashes = [arms.stable.as_str(), &arms.canary];
+        let questions = Questions::new(namespace, &policy.spec.service, hashes, policy.source.queries());
         Ok(Self {
             query: query(&policy)?,
             ledger: Ledger::new(&policy, None),

@@ -137,7 +137,8 @@ fn new_of(before: Numbers, now: Numbers) -> (Numbers, Numbers) {
     (highest, less(highest, before))
 }
 
-fn less(now: Numbers, before: Numbers) -> Numbers {
+/// What is new since then.
+pub fn less(now: Numbers, before: Numbers) -> Numbers {
     Numbers {
         requests: now.requests.saturating_sub(before.requests),
         errors: now.errors.saturating_sub(before.errors),

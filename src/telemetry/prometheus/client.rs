@@ -185,8 +185,7 @@ impl PrometheusClient {
         credentials: &Credentials,
         at: Option<i64>,
     ) -> Result<Answered, AskError> {
-        let mut question = vec![("query", promql(query, labels, pods))];
-        question.extend(at.map(|at| ("time", seconds(at))));
+        let question = instant(promql(query, labels, pods), at);
         let (labels, query) = (labels.clone(), query.clone());
         let read = move |bytes: &[u8]| read_answer(bytes, &labels, &query);
         let (pods, date) = self.told("query", &question, credentials, read).await?;
@@ -201,8 +200,7 @@ impl PrometheusClient {
         credentials: &Credentials,
         at: Option<i64>,
     ) -> Result<Option<f64>, AskError> {
-        let mut question = vec![("query", question.to_owned())];
-        question.extend(at.map(|at| ("time", seconds(at))));
+        let question = instant(question.to_owned(), at);
         let (share, _) = self.told("query", &question, credentials, read_share).await?;
         Ok(share)
     }
@@ -275,6 +273,11 @@ impl PrometheusClient {
             answer => answer,
         }
     }
+}
+
+/// The form of a question about one moment: `at` in milliseconds since 1970, or now.
+fn instant(query: String, at: Option<i64>) -> Vec<(&'static str, String)> {
+    [("query", query)].into_iter().chain(at.map(|at| ("time", seconds(at)))).collect()
 }
 
 /// As Prometheus takes times and steps.

@@ -55,7 +55,7 @@ pub fn list(namespace: &str, kind: &str) -> Result<Vec<Value>> {
     Ok(list["items"].as_array().cloned().unwrap_or_default())
 }
 
-/// Installs Serin from its chart, with real Helm, and waits until it is ready.
+/// Installs Serin from its chart, with real Helm, and waits until it is ready. `settings`: more of Helm's options.
 pub fn install(chart: &str, settings: &[&str]) -> Result<()> {
     let mut args = vec![
         "upgrade",
@@ -71,9 +71,7 @@ pub fn install(chart: &str, settings: &[&str]) -> Result<()> {
         "--set",
         "image.tag=dev",
     ];
-    for setting in settings {
-        args.extend(["--set", setting]);
-    }
+    args.extend(settings);
     helm(&args).map(drop)
 }
 

@@ -35,19 +35,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Installs Serin from its chart, once.
 pub fn serin() {
     static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        let chart = repository().join("charts/serin");
-        let mut settings = vec![format!("gates.hosts={{{}}}", node())];
-        if let Value::Object(telemetry) = telemetry() {
-            settings.extend(telemetry.iter().map(|(name, value)| match value {
-                Value::Array(hosts) => format!("telemetry.{name}={{{}}}", hosts[0].as_str().unwrap_or_default()),
-                Value::String(text) => format!("telemetry.{name}={text}"),
-                other => format!("telemetry.{name}={other}"),
-            }));
-        }
-        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-        install(&chart.display().to_string(), &settings).expect("Serin installs from its chart");
-    });
+    INSTALLED.call_once(|| install_serin().expect("Serin installs from its chart"));
+}
+
+/// As stories have it that do not change it.
+pub fn install_serin() -> Result<(), String> {
+    let chart = repository().join("charts/serin").display().to_string();
+    let gates = format!("gates={}", json!({"hosts": [node()]}));
+    install(&chart, &["--set-json", &gates, "--set-json", &format!("telemetry={}", telemetry())])
 }
 
 /// The chart's `telemetry` as stories have it that do not set it themselves: Rollouts may ask what is at the node, in PromQL

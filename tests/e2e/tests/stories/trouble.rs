@@ -4,14 +4,14 @@ use std::{fs, process::Command, time::Duration};
 
 use serde_json::{Value, json};
 use serin_e2e::{
-    cluster::{SERIN, eventually, get, helm, install, kubectl, kubectl_with, list},
+    cluster::{SERIN, eventually, get, helm, kubectl, kubectl_with, list},
     exposure::now,
     serin::{Audit, leader, memory},
     shop::{Shop, repository},
     watch::{View, Watch},
 };
 
-use super::{assert_tidy, figures, open_shop, phase, serin, short_steps};
+use super::{assert_tidy, figures, install_serin, open_shop, phase, serin, short_steps};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -261,8 +261,7 @@ struct Reinstalled;
 
 impl Drop for Reinstalled {
     fn drop(&mut self) {
-        let chart = repository().join("charts/serin").display().to_string();
-        let installed = install(&chart, &[]);
+        let installed = install_serin();
         assert!(installed.is_ok() || std::thread::panicking(), "{installed:?}");
     }
 }
